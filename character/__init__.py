@@ -1,0 +1,1 @@
+"""Makes the bundled demo avatar: face model, look, speech and training. Never shipped."""
