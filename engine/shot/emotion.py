@@ -1,0 +1,154 @@
+"""Emotion keys of a JSON file -> per-frame curves.
+
+The smallest file is `{"fps": 25, "keys": [{"frame": 0, "emotion": "happy", "intensity": 1.0}]}`. A key may give `weights`
+({emotion: 0..1}) instead of one `emotion`, and `mix` (1: as keyed, 0: as the sound says), `blink`, `brow_raise`, `brow_lower` (0..1) and
+`blend` (seconds the change into the key takes, 0.4 by default, never longer than the way from the key before). A value a key does not
+name stays as it was. `"blink": {"automatic": true, "seed": 0}` and `"brows": {...}` switch on seeded automatic ones.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..avatar import EMOTIONS
+from ..errors import UserError
+from .automatic import automatic_blinks, automatic_brows
+
+BLEND = 0.4
+CHANNELS = (*EMOTIONS, "intensity", "mix", "blink", "brow_raise", "brow_lower")
+_START = np.array([1.0] + [0.0] * (len(EMOTIONS) - 1) + [1.0, 1.0, 0.0, 0.0, 0.0])
+
+
+@dataclass
+class EmotionCurves:
+    """Keys in seconds: `times` [K] rising, `values` [K,13] in the order of CHANNELS, `blends` [K] seconds."""
+
+    times: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    values: np.ndarray = field(default_factory=lambda: _START[None].copy())
+    blends: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    blink_seed: int | None = 0
+    brow_seed: int | None = None
+
+    def at(self, times: np.ndarray, sound_times: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Curves at `times` [F] seconds of the scene.
+
+        Automatic blinks and brows run on `sound_times` where there is sound (so that a strip that moves takes them along).
+
+        Returns:
+            keyed [F,8], intensity [F], mix [F], au [F,6] (AU1, 4, 5, 6, 7, 45).
+        """
+        times = np.asarray(times, np.float64)
+        value = np.repeat(self.values[:1], len(times), axis=0)
+        for k in range(1, len(self.times)):
+            span = min(self.blends[k], self.times[k] - self.times[k - 1])
+            x = np.clip((times - self.times[k] + span) / span, 0, 1) if span > 0 else (times >= self.times[k]).astype(float)
+            x = (x * x * (3 - 2 * x))[:, None]
+            value = value + (self.values[k] - self.values[k - 1]) * x
+        keyed, (intensity, mix, blink, brow_raise, brow_lower) = value[:, : len(EMOTIONS)], value[:, len(EMOTIONS) :].T
+        clock = times if sound_times is None else np.where(np.isfinite(sound_times), sound_times, times)
+        if self.blink_seed is not None:
+            blink = np.maximum(blink, automatic_blinks(clock, self.blink_seed))
+        if self.brow_seed is not None:
+            brow_raise = np.maximum(brow_raise, automatic_brows(clock, self.brow_seed))
+        au = np.zeros((len(times), 6))
+        au[:, 0], au[:, 1], au[:, 5] = brow_raise, brow_lower, blink
+        return {"keyed": keyed, "intensity": intensity, "mix": mix, "au": au}
+
+
+def load_emotion(path: Path) -> EmotionCurves:
+    """Read an emotion file.
+
+    Raises:
+        UserError: unreadable, no JSON, or a key that cannot be understood (named by its number).
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.", "Check the path and its permissions.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a JSON file ({error}).", "See README, 'Emotion files'.") from error
+    return parse_emotion(data, str(path))
+
+
+def parse_emotion(data: Any, name: str) -> EmotionCurves:
+    """Curves from the JSON value of an emotion file called `name`; raises UserError as `load_emotion` does."""
+
+    def refuse(why: str) -> UserError:
+        return UserError(f"{name}: {why}.", "See README, 'Emotion files'.")
+
+    if not isinstance(data, dict):
+        raise refuse("the file does not hold a JSON object")
+    fps = _number(data.get("fps", 25), "`fps`", 0.001, 10000, refuse)
+    keys = data.get("keys")
+    if not isinstance(keys, list):
+        raise refuse("`keys` is not a list")
+    rows = []
+    for number, key in enumerate(keys, start=1):
+        where = f"key {number}"
+        if not isinstance(key, dict):
+            raise refuse(f"{where} is not a JSON object")
+        unknown = set(key) - {"frame", "emotion", "weights", "blend", *CHANNELS[len(EMOTIONS) :]}
+        if unknown:
+            raise refuse(f"{where} has unknown entries: {', '.join(sorted(unknown))}")
+        frame = _number(key.get("frame"), f"{where}: `frame`", -1e7, 1e7, refuse)
+        blend = _number(key.get("blend", BLEND), f"{where}: `blend`", 0, 3600, refuse)
+        rows.append((frame / fps, blend, _channels(key, where, refuse)))
+    rows.sort(key=lambda row: row[0])
+    curves = EmotionCurves(blink_seed=_seed(data, "blink", True, refuse), brow_seed=_seed(data, "brows", False, refuse))
+    if rows:
+        value, values = _START.copy(), []
+        for _, _, changes in rows:
+            value = value.copy()
+            for index, number in changes.items():
+                value[index] = number
+            values.append(value)
+        curves.times = np.array([row[0] for row in rows])
+        curves.blends = np.array([row[1] for row in rows])
+        curves.values = np.array(values)
+    return curves
+
+
+def _channels(key: dict[str, Any], where: str, refuse: Any) -> dict[int, float]:
+    changes: dict[int, float] = {}
+    weights = key.get("weights")
+    if "emotion" in key:
+        if weights is not None:
+            raise refuse(f"{where} gives both `emotion` and `weights`")
+        weights = {key["emotion"]: 1.0} if isinstance(key["emotion"], str) else None
+        if weights is None:
+            raise refuse(f"{where}: `emotion` is not a name")
+    if weights is not None:
+        if not isinstance(weights, dict):
+            raise refuse(f"{where}: `weights` is not a JSON object")
+        for name in weights:
+            if name not in EMOTIONS:
+                raise refuse(f"{where}: unknown emotion {name!r}; known are {', '.join(EMOTIONS)}")
+        for index, name in enumerate(EMOTIONS):
+            changes[index] = _number(weights.get(name, 0.0), f"{where}: weight of {name}", 0, 1, refuse)
+    for name in CHANNELS[len(EMOTIONS) :]:
+        if name in key:
+            top = 2.0 if name == "intensity" else 1.0
+            changes[CHANNELS.index(name)] = _number(key[name], f"{where}: `{name}`", 0, top, refuse)
+    return changes
+
+
+def _number(value: Any, what: str, low: float, high: float, refuse: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise refuse(f"{what} is not a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def _seed(data: dict[str, Any], name: str, default: bool, refuse: Any) -> int | None:
+    options = data.get(name, {})
+    if not isinstance(options, dict) or not isinstance(options.get("automatic", default), bool):
+        raise refuse(f"`{name}` is not of the form {{\"automatic\": true, \"seed\": 0}}")
+    seed = options.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise refuse(f"`{name}`: `seed` is not a whole number")
+    return seed if options.get("automatic", default) else None

@@ -1,0 +1,151 @@
+"""A shot: everything that a bake depends on, and each frame's key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..avatar import EMOTIONS
+from ..avatar.tensors import load_tensors, save_tensors
+from ..errors import UserError
+
+FORMAT_VERSION = 1
+METADATA = "ua3dtalk_shot"
+# Raised whenever the engine would give other numbers for the same shot, so that older frames count as out of date.
+RESULT_REVISION = 1
+
+
+@dataclass
+class Shot:
+    """F frames of one avatar.
+
+    Attributes:
+        avatar: the avatar file; avatar_hash: SHA-256 of its bytes.
+        sound: the sound file or None; sound_hash: SHA-256 of its bytes, or "".
+        fps: frames of the scene a second.
+        frames: [F] int32 scene frames, rising.
+        times: [F] float64, where each frame lies in the sound file, seconds; NaN: no sound there.
+        keyed: [F,8] float32 weights 0..1 in the order of EMOTIONS; intensity, mix: [F] float32.
+        au: [F,6] float32 0..1 (AU1, 4, 5, 6, 7, 45).
+    """
+
+    avatar: Path
+    avatar_hash: str
+    sound: Path | None
+    sound_hash: str
+    fps: float
+    frames: np.ndarray
+    times: np.ndarray
+    keyed: np.ndarray
+    intensity: np.ndarray
+    mix: np.ndarray
+    au: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def emotion(self, automatic: np.ndarray) -> np.ndarray:
+        """x [F,8] = intensity * (mix * keyed + (1 - mix) * automatic), for `automatic` [F,8]."""
+        keyed, share = self.emotion_parts()
+        return (keyed + share[:, None] * np.asarray(automatic, np.float32)).astype(np.float32)
+
+    def emotion_parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """What was keyed, intensity * mix * keyed [F,8], and the sound's share, intensity * (1 - mix) [F]."""
+        intensity, mix = np.asarray(self.intensity, np.float32), np.clip(np.asarray(self.mix, np.float32), 0, 1)
+        return (intensity * mix)[:, None] * np.asarray(self.keyed, np.float32), intensity * (1 - mix)
+
+
+def frame_keys(shot: Shot) -> np.ndarray:
+    """Keys [F,16] uint8: equal exactly where a frame depends on equal things.
+
+    A key holds the avatar, the sound and the time in it, the emotion as it acts (so that what a zero intensity hides does
+    not count; neutral, the origin of the mix, does not either) and the action units; not the frame's number nor any path.
+    """
+    keyed, share = shot.emotion_parts()
+    has_sound = np.isfinite(shot.times) & bool(shot.sound_hash)
+    numbers = np.concatenate(
+        [
+            np.where(has_sound, shot.times, 0.0)[:, None],
+            has_sound[:, None],
+            keyed[:, 1:],
+            np.where(has_sound, share, 0.0)[:, None],
+            shot.au,
+        ],
+        axis=1,
+    )
+    # A millionth is far below what can be seen, and above the rounding noise of curves sampled twice.
+    whole = np.rint(np.asarray(numbers, np.float64) * 1e6).astype("<i8")
+    start = hashlib.blake2b(f"{RESULT_REVISION}|{shot.avatar_hash}|".encode(), digest_size=16)
+    keys = np.empty((len(shot), 16), np.uint8)
+    for row in range(len(shot)):
+        digest = start.copy()
+        digest.update(whole[row].tobytes())
+        if has_sound[row]:
+            digest.update(shot.sound_hash.encode())
+        keys[row] = np.frombuffer(digest.digest(), np.uint8)
+    return keys
+
+
+def save_shot(shot: Shot, path: Path) -> None:
+    """Write a shot file (safetensors) in one step. Raises UserError where it cannot be written."""
+    about = {
+        "format_version": FORMAT_VERSION,
+        "avatar": str(shot.avatar),
+        "avatar_hash": shot.avatar_hash,
+        "sound": None if shot.sound is None else str(shot.sound),
+        "sound_hash": shot.sound_hash,
+        "fps": shot.fps,
+        "emotions": list(EMOTIONS),
+    }
+    save_tensors(path, {name: np.asarray(getattr(shot, name), kind) for name, kind, _ in _ARRAYS}, {METADATA: json.dumps(about)})
+
+
+_ARRAYS = (
+    ("frames", np.int32, ()),
+    ("times", np.float64, ()),
+    ("keyed", np.float32, (len(EMOTIONS),)),
+    ("intensity", np.float32, ()),
+    ("mix", np.float32, ()),
+    ("au", np.float32, (6,)),
+)
+
+
+def load_shot(path: Path) -> Shot:
+    """Read a shot file.
+
+    Raises:
+        UserError: unreadable, foreign, newer, or arrays that do not fit together.
+    """
+    tensors, metadata = load_tensors(path)
+    remedy = "Write the shot again."
+    try:
+        about = json.loads(metadata[METADATA])
+        if about["format_version"] > FORMAT_VERSION:
+            raise UserError(f"{path}: a shot of a newer version of UA-3DTalk.", "Update the extension or the engine.")
+        if about["emotions"] != list(EMOTIONS):
+            raise ValueError("emotions")
+        arrays = {name: np.array(tensors[name]) for name, _, _ in _ARRAYS}
+        count = len(arrays["frames"])
+        for name, kind, tail in _ARRAYS:
+            if arrays[name].shape != (count, *tail) or arrays[name].dtype != kind:
+                raise ValueError(name)
+        for name in ("keyed", "intensity", "mix", "au"):
+            if not np.isfinite(arrays[name]).all():
+                raise ValueError(name)
+        if np.any(np.diff(arrays["frames"]) <= 0) or not 0 < float(about["fps"]) < 1e6:
+            raise ValueError("frames")
+        sound = about["sound"]
+        return Shot(
+            Path(about["avatar"]),
+            str(about["avatar_hash"]),
+            None if sound is None else Path(sound),
+            str(about["sound_hash"]),
+            float(about["fps"]),
+            **arrays,
+        )
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: not a whole shot file ({error}).", remedy) from error
