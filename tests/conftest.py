@@ -1,0 +1,57 @@
+"""Set-up shared by the engine's tests and Blender's: one thread, the staged package on the path."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+# Before numpy or torch are imported. More threads than cores make everything slower, and results depend on their number.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+from support import ROOT, STAGE, engine_python as _engine_python, shared_data as _shared_data  # noqa: E402
+
+
+def _load_build() -> ModuleType:
+    # By its path: a package named `build` may be installed.
+    spec = importlib.util.spec_from_file_location("ua3dtalk_build", ROOT / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Stage the package, so that `ua3dtalk` is the tree as it is now."""
+    build = _load_build()
+    build.stage()
+    if str(STAGE) not in sys.path:
+        sys.path.insert(0, str(STAGE))
+
+
+# Blender's tests run in Blender's Python only.
+collect_ignore = [] if importlib.util.find_spec("bpy") else ["blender"]
+
+
+@pytest.fixture(scope="session")
+def build() -> ModuleType:
+    """build.py as a module."""
+    return sys.modules["ua3dtalk_build"]
+
+
+@pytest.fixture(scope="session")
+def engine_python() -> Path:
+    """The Python that runs `python -m engine` (see support.engine_python)."""
+    return _engine_python()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of shared test data; skips where it is absent."""
+    return _shared_data()
