@@ -1,0 +1,158 @@
+"""What the files of a cache folder hold, byte by byte (docs/architecture.md, "Cache folder").
+
+- `header.json`: CacheHeader.
+- `<store>/static.safetensors`: means, quats, scales, opacities, sh, branch, moving.
+- `<store>/motion.bin`: slots of [10][M] uint16: means x y z, quats w x y z, scales x y z.
+- `<store>/uncertainty.bin`: slots of [2][M] uint16: log aleatoric, log epistemic.
+- `<store>/index.bin`: ENTRY records, appended. The last whole one of a frame counts. Several frames may share a slot.
+
+A number q of channel c stands for low[c] + q / 65535 * (high[c] - low[c]).
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from ..files import atomic_write
+
+FORMAT_VERSION = 1
+MOTION_CHANNELS = 10
+UNCERTAINTY_CHANNELS = 2
+CHANNELS = MOTION_CHANNELS + UNCERTAINTY_CHANNELS
+MAGIC = 0x5541334D
+ENTRY = np.dtype(
+    [
+        ("magic", "<u4"),
+        ("frame", "<i4"),
+        ("slot", "<u4"),
+        ("motion_crc", "<u4"),
+        ("uncertainty_crc", "<u4"),
+        ("key", "u1", 16),
+        ("low", "<f4", CHANNELS),
+        ("high", "<f4", CHANNELS),
+        ("entry_crc", "<u4"),
+    ]
+)
+
+
+@dataclass
+class CacheHeader:
+    """`header.json`.
+
+    Attributes:
+        avatar_name, avatar_hash, sound_hash: of the bake; sound_hash is "" without sound.
+        composite: `layered` or `sorted`, as in the avatar.
+        fps: frames a second of the scene.
+        store: folder with the data.
+        count, moving: number of Gaussians N, and of those that move M.
+        engine_version, device: what computed it.
+        coordinates: the frame of the numbers.
+    """
+
+    avatar_name: str
+    avatar_hash: str
+    sound_hash: str
+    composite: str
+    fps: float
+    store: str
+    count: int
+    moving: int
+    engine_version: str
+    device: str
+    coordinates: str = "Blender: right-handed, Z up, face along -Y, metres; quats w x y z; scales linear; colours sRGB"
+    format: str = "ua3dtalk-cache"
+    format_version: int = FORMAT_VERSION
+
+
+def write_header(folder: Path, header: CacheHeader) -> None:
+    """Replace `header.json` in one step."""
+    with atomic_write(folder / "header.json") as handle:
+        handle.write(json.dumps(asdict(header), indent=1).encode())
+
+
+def read_header(folder: Path) -> CacheHeader:
+    """Read `header.json`.
+
+    Raises:
+        UserError: none there, foreign, damaged or newer.
+    """
+    path = Path(folder) / "header.json"
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        if values["format"] != "ua3dtalk-cache" or not isinstance(values["format_version"], int):
+            raise ValueError("format")
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: no bake here.", "Bake first.") from error
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.", "Check the folder and its permissions.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not the header of a UA-3DTalk bake.", "Bake again.") from error
+    if values["format_version"] > FORMAT_VERSION:
+        raise UserError(f"{path}: baked by a newer version of UA-3DTalk.", "Update the extension, or bake again.")
+    try:
+        header = CacheHeader(**{item.name: values[item.name] for item in fields(CacheHeader)})
+        whole = (header.count, header.moving)
+        if not all(type(number) is int and 0 <= number < 1 << 31 for number in whole) or header.moving > header.count:
+            raise ValueError("count")
+        if not isinstance(header.store, str) or Path(header.store).name != header.store or header.store in ("", ".", ".."):
+            raise ValueError("store")  # a store lies in its own cache folder, never elsewhere
+        header.fps = float(header.fps)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}).", "Bake again.") from error
+    return header
+
+
+def read_index(store: Path) -> np.ndarray:
+    """Whole entries [E] of a store's index, oldest first; torn or damaged ones are left out."""
+    try:
+        data = (store / "index.bin").read_bytes()
+    except FileNotFoundError:
+        return np.zeros(0, ENTRY)
+    except OSError as error:
+        raise UserError(f"Cannot read {store / 'index.bin'}: {error.strerror or error}.", "Check the folder.") from error
+    # An entry torn by a kill is followed by later ones at any byte: look for the next magic number then.
+    magic, entries, at = MAGIC.to_bytes(4, "little"), [], 0
+    while (at := data.find(magic, at)) >= 0 and at + ENTRY.itemsize <= len(data):
+        piece = data[at : at + ENTRY.itemsize]
+        if zlib.crc32(piece[:-4]) == int.from_bytes(piece[-4:], "little"):
+            entries.append(piece)
+            at += ENTRY.itemsize
+        else:
+            at += 1
+    return np.frombuffer(b"".join(entries), ENTRY).copy()
+
+
+def latest(entries: np.ndarray) -> dict[int, np.void]:
+    """The entry that counts for each frame."""
+    return {int(entry["frame"]): entry for entry in entries}
+
+
+def seal(entry: np.void) -> bytes:
+    """An entry's bytes with its own checksum."""
+    entry["magic"] = MAGIC
+    data = entry.tobytes()[:-4]
+    return data + zlib.crc32(data).to_bytes(4, "little")
+
+
+def quantise(channels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[C,M] float -> uint16 [C,M], low [C], high [C]; largest error (high - low) / 131070."""
+    channels = np.asarray(channels, np.float32)
+    if not channels.shape[1]:
+        zero = np.zeros(len(channels), np.float32)
+        return np.zeros(channels.shape, np.uint16), zero, zero
+    low, high = channels.min(axis=1), channels.max(axis=1)
+    span = np.where(high > low, high - low, 1).astype(np.float32)
+    whole = np.rint((channels - low[:, None]) * (65535.0 / span)[:, None])
+    return np.clip(whole, 0, 65535).astype(np.uint16), low, high
+
+
+def restore(whole: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Inverse of `quantise`: float32 [C,M]."""
+    step = ((high.astype(np.float64) - low) / 65535.0).astype(np.float32)
+    return whole * step[:, None] + low[:, None]
