@@ -1,0 +1,321 @@
+"""Blender's end of the worker: start it, ask it, hear of progress, survive its death. Standard library alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import Cancelled, UserError
+from .protocol import PROTOCOL_VERSION, Decoder, Message, ProtocolError, encode, proof, proves
+
+START_TIMEOUT = 120.0
+SILENCE_TIMEOUT = 60.0
+"""Seconds without a sign of life after which a worker counts as hung."""
+
+
+@dataclass
+class Job:
+    """One request on its way.
+
+    Attributes:
+        state: `running`, `done`, `failed` or `cancelled`.
+        done, total, text: progress.
+        result: what came back, when done.
+        error: what went wrong, when failed.
+    """
+
+    id: int
+    client: WorkerClient
+    state: str = "running"
+    done: int = 0
+    total: int = 0
+    text: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+    error: UserError | None = None
+
+    def cancel(self) -> None:
+        """Ask for it to end after the frame it is at; `state` follows."""
+        self.client.send({"type": "cancel", "id": self.id})
+
+    def wait(self, timeout: float | None = None) -> dict[str, Any]:
+        """Block until it has ended.
+
+        Raises:
+            UserError: it failed, or `timeout` seconds passed. Cancelled: it was cancelled.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while self.state == "running":
+            self.client.pump(0.05)
+            if end is not None and time.monotonic() > end:
+                raise UserError("The engine did not answer in time.", "See the engine's log.")
+        if self.state == "cancelled":
+            raise Cancelled()
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class WorkerClient:
+    """One worker process.
+
+    Args:
+        python: the engine environment's Python.
+        root: folder that holds the `engine` package.
+        threads: of the worker; None: its own choice (below the core count).
+        device: `auto`, `cpu` or `cuda`.
+        log: file for what the worker prints.
+    """
+
+    def __init__(self, python: Path, root: Path, threads: int | None, device: str, log: Path) -> None:
+        self.python, self.root, self.threads, self.device, self.log = Path(python), Path(root), threads, device, Path(log)
+        self.state = "stopped"
+        self.error: UserError | None = None
+        self.info: dict[str, Any] = {}
+        self._jobs: dict[int, Job] = {}
+        self._next = 1
+        self._queue: list[Message] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._listener: socket.socket | None = None
+        self._socket: socket.socket | None = None
+        self._decoder = Decoder()
+        self._token = self._nonce = self._peer_nonce = ""
+        self._last_heard = self._started = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process number, while there is one."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def fileno(self) -> int | None:
+        """The connection's descriptor, for those who wait with `select`."""
+        return self._socket.fileno() if self._socket is not None else None
+
+    def start(self) -> None:
+        """Start the process; returns at once, `state` goes from `starting` to `ready` as `pump` is called.
+
+        Raises:
+            UserError: the Python cannot be started at all.
+        """
+        if self.state in ("starting", "ready"):
+            return
+        self._close()
+        self.error = None
+        self._token = secrets.token_hex(32)
+        self._nonce = secrets.token_hex(16)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=4)
+        self._listener.setblocking(False)
+        port = self._listener.getsockname()[1]
+        command = [str(self.python), "-m", "engine", "worker", "--connect", str(port), "--device", self.device]
+        if self.threads:
+            command += ["--threads", str(self.threads)]
+        # Blender sets variables for its own Python; the engine's is another one.
+        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # an extension's folder is not to be written to
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.log, "wb") as log:
+                self._process = subprocess.Popen(
+                    command,
+                    cwd=self.root,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                )
+            assert self._process.stdin is not None
+            self._process.stdin.write(self._token.encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            self._close()
+            self.state = "failed"
+            self.error = UserError(
+                f"The engine's Python cannot be started: {self.python} ({error.strerror or error}).",
+                "Set up the engine's environment in the extension's preferences.",
+            )
+            raise self.error from error
+        self.state = "starting"
+        self._started = self._last_heard = time.monotonic()
+
+    def wait_ready(self, timeout: float = START_TIMEOUT) -> None:
+        """Block until it is ready. Raises UserError if it does not get there."""
+        end = time.monotonic() + timeout
+        while self.state == "starting":
+            self.pump(0.05)
+            if time.monotonic() > end:
+                self._fail("The engine did not start in time.")
+        if self.state != "ready":
+            raise self.error or UserError("The engine is not running.", "Start it.")
+
+    def request(self, method: str, params: dict[str, Any], generation: tuple[str, int] | None = None) -> Job:
+        """Ask for something; sent as soon as the worker is ready."""
+        job = Job(self._next, self)
+        self._next += 1
+        if self.state not in ("starting", "ready"):
+            job.state, job.error = "failed", self.error or UserError("The engine is not running.", "Start it.")
+            return job
+        self._jobs[job.id] = job
+        self.send({"type": "request", "id": job.id, "method": method, "params": params, "generation": generation})
+        return job
+
+    def send(self, message: Message) -> None:
+        """Send a message, or keep it until the worker is ready."""
+        if self.state == "starting":
+            self._queue.append(message)
+        elif self.state == "ready":
+            self._send(message)
+
+    def pump(self, wait: float = 0.0) -> None:
+        """Handle what has arrived; waits for something at most `wait` seconds. Never raises."""
+        if self.state not in ("starting", "ready"):
+            return
+        waiting = self._socket or self._listener
+        readable = select.select([waiting], [], [], wait)[0] if waiting is not None else []
+        if self._socket is None and readable:
+            self._accept()
+        elif readable:
+            self._receive()
+        if self.state in ("starting", "ready"):
+            self._check_alive()
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            self._socket, _ = self._listener.accept()
+        except OSError:
+            return
+        self._socket.settimeout(5.0)
+        self._decoder = Decoder()
+
+    def _receive(self) -> None:
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(1 << 18)
+            messages = self._decoder.feed(data) if data else []
+        except (OSError, ProtocolError):
+            data, messages = b"", []
+        for message in messages:
+            self._last_heard = time.monotonic()
+            if self.state == "starting":
+                self._handshake(message)
+            elif self.state == "ready":
+                self._handle(message)
+        if not data:
+            if self.state == "ready":
+                self._fail("The engine closed the connection.")
+            else:
+                self._drop()
+
+    def _drop(self) -> None:
+        """Forget a peer that did not prove itself; our own child may still come."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+
+    def _handshake(self, message: Message) -> None:
+        if message["type"] == "hello" and isinstance(message.get("nonce"), str):
+            if message.get("protocol") != PROTOCOL_VERSION or message.get("engine") != __version__:
+                self._fail(
+                    f"The engine is version {message.get('engine')} (protocol {message.get('protocol')}), "
+                    f"the extension {__version__} (protocol {PROTOCOL_VERSION})."
+                )
+                return
+            self._peer_nonce = message["nonce"]
+            answer = proof(self._token, "client", self._peer_nonce, self._nonce)
+            self._send({"type": "challenge", "nonce": self._nonce, "proof": answer})
+        elif message["type"] == "proof" and proves(self._token, "worker", self._nonce, self._peer_nonce, message.get("proof")):
+            self.info = message.get("info") if isinstance(message.get("info"), dict) else {}
+            self.state = "ready"
+            assert self._listener is not None
+            self._listener.close()
+            self._listener = None
+            queue, self._queue = self._queue, []
+            for waiting in queue:
+                self._send(waiting)
+        else:
+            self._drop()
+
+    def _handle(self, message: Message) -> None:
+        job = self._jobs.get(message.get("id", -1))
+        kind = message["type"]
+        if job is None:
+            return
+        if kind == "progress":
+            job.done, job.total, job.text = (message.get(name, getattr(job, name)) for name in ("done", "total", "text"))
+            return
+        if kind == "result":
+            job.state, job.result = "done", message.get("result") or {}
+        elif kind == "error":
+            job.state = "cancelled" if message.get("cancelled") else "failed"
+            job.error = UserError(str(message.get("message", "The engine failed.")), str(message.get("remedy", "")))
+        else:
+            return
+        del self._jobs[job.id]
+
+    def _check_alive(self) -> None:
+        code = self._process.poll() if self._process is not None else 0
+        if code is not None:
+            self._fail(f"The engine ended (exit code {code}).{self._last_words()}")
+        elif self.state == "starting" and time.monotonic() - self._started > START_TIMEOUT:
+            self._fail(f"The engine did not start within {START_TIMEOUT:.0f} s.{self._last_words()}")
+        elif self.state == "ready" and time.monotonic() - self._last_heard > SILENCE_TIMEOUT:
+            self._fail(f"The engine gave no sign of life for {SILENCE_TIMEOUT:.0f} s.")
+
+    def _last_words(self) -> str:
+        try:
+            lines = self.log.read_text("utf-8", "replace").strip().splitlines()
+        except OSError:
+            lines = []
+        return f" It said: {lines[-1]}" if lines else ""
+
+    def _send(self, message: Message) -> None:
+        try:
+            if self._socket is not None:
+                self._socket.sendall(encode(message))
+        except OSError:
+            self._fail("The engine does not take messages any more.")
+
+    def _fail(self, why: str) -> None:
+        self.error = UserError(why, f"Start it again; a bake goes on where it stopped. Log: {self.log}")
+        self._close()
+        self.state = "failed"
+        for job in self._jobs.values():
+            job.state, job.error = "failed", self.error
+        self._jobs = {}
+
+    def stop(self) -> None:
+        """End the process; running jobs are cancelled."""
+        self._close()
+        self.state = "stopped"
+        for job in self._jobs.values():
+            job.state = "cancelled"
+        self._jobs = {}
+
+    def _close(self) -> None:
+        self._queue = []
+        for item in (self._socket, self._listener):
+            if item is not None:
+                item.close()
+        self._socket = self._listener = None
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            try:
+                process.stdin.close()
+            except OSError:
+                pass
+        try:
+            process.wait(3.0)  # a closed connection tells it to end; a hung one is killed
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
