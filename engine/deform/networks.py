@@ -235,7 +235,7 @@ class BranchNetwork(nn.Module):
             mean, logvar = net(own.flatten(1, 2), chosen)
             statistics[view] = mean.unflatten(1, own.shape[1:3]), self._bounded(logvar).unflatten(1, own.shape[1:3])
         stacked = [torch.stack([pair[i].flatten(1, 2) for pair in statistics.values()]) for i in (0, 1)]
-        fused = fuse(*stacked).mean.reshape(-1, len(means), self.sizes.latent)
+        fused = fuse(*stacked).reshape(-1, len(means), self.sizes.latent)
         state = self.fuse["fc"](torch.cat([fused, position.expand(len(fused), -1, -1)], -1))
         out = {name: head[1](head[0](state.relu()).relu()) for name, head in self.heads.items()}
         return BranchOutput(
