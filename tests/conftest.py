@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+_measured: list[str] = []
 
 # Before numpy or torch are imported. More threads than cores make everything slower, and results depend on their number.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -55,3 +58,17 @@ def engine_python() -> Path:
 def shared_data() -> Path:
     """The folder of shared test data; skips where it is absent."""
     return _shared_data()
+
+
+@pytest.fixture(scope="session")
+def measured() -> Callable[[str], None]:
+    """Report a figure (a time, a size) at the end of the run; nothing is asserted on it."""
+    return _measured.append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The figures that tests measured."""
+    if _measured:
+        terminalreporter.section("measured")
+        for line in _measured:
+            terminalreporter.line(line)
