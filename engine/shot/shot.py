@@ -48,13 +48,8 @@ class Shot:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def emotion(self, automatic: np.ndarray) -> np.ndarray:
-        """x [F,8] = intensity * (mix * keyed + (1 - mix) * automatic), for `automatic` [F,8]."""
-        keyed, share = self.emotion_parts()
-        return (keyed + share[:, None] * np.asarray(automatic, np.float32)).astype(np.float32)
-
     def emotion_parts(self) -> tuple[np.ndarray, np.ndarray]:
-        """What was keyed, intensity * mix * keyed [F,8], and the sound's share, intensity * (1 - mix) [F]."""
+        """x = intensity * (mix * keyed + (1 - mix) * automatic) in two parts: its keyed part [F,8], and automatic's factor [F]."""
         intensity, mix = np.asarray(self.intensity, np.float32), np.clip(np.asarray(self.mix, np.float32), 0, 1)
         return (intensity * mix)[:, None] * np.asarray(self.keyed, np.float32), intensity * (1 - mix)
 

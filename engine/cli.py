@@ -1,0 +1,171 @@
+"""The command line: `python -m engine info | import | deform | bake | doctor | worker`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import Cancelled, UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 done, 1 refused (one line on standard error), 2 wrong usage, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        result = options.run(options)
+    except UserError as error:
+        if options.json:
+            print(json.dumps({"error": error.message, "remedy": error.remedy}))
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, Cancelled):
+        print("interrupted; what was baked until now is kept", file=sys.stderr)
+        return 130
+    if result is not None:
+        print(json.dumps(result) if options.json else _readable(result))
+    return 0 if not result or result.get("ok", True) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m engine", description="UA-3DTalk's engine: 3D Gaussian heads that talk with emotion.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="results (and progress) as JSON lines")
+        sub.set_defaults(run=run)
+        return sub
+
+    def compute(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where the networks run")
+        sub.add_argument("--threads", type=int, help="CPU threads (one below the core count)")
+
+    sub = command("info", _info, "who an avatar is and what it needs")
+    sub.add_argument("avatar", type=Path)
+
+    sub = command("import", _import, "a checkpoint of the authors' layout (.pth) or a 3DGS .ply -> an avatar file")
+    sub.add_argument("source", type=Path)
+    sub.add_argument("--out", type=Path, required=True, help="avatar file to write (.safetensors)")
+    sub.add_argument("--name", default="", help="name shown to users")
+    sub.add_argument("--up", default="+Y", help="the source's up axis (+Y)")
+    sub.add_argument("--front", default="+Z", help="the axis its face looks along (+Z)")
+    sub.add_argument("--metres", type=float, default=1.0, help="metres per unit (1)")
+
+    sub = command("deform", _deform, "run an avatar's networks on per-frame view features")
+    sub.add_argument("--avatar", type=Path, required=True)
+    sub.add_argument("--features", type=Path, required=True, help=".npz with audio, au, exp, style, emotion")
+    sub.add_argument("--out", type=Path, required=True, help=".npz with face_d_xyz, face_d_rot, face_d_scale, mouth_d_xyz")
+    compute(sub)
+
+    sub = command("bake", _bake, "avatar + sound + emotion -> a cache folder")
+    sub.add_argument("--avatar", type=Path, required=True)
+    sub.add_argument("--audio", type=Path, help="sound file; without it, only emotion and blinks move the face")
+    sub.add_argument("--emotion", type=Path, help="emotion keys (.json); without it, neutral with automatic blinks")
+    sub.add_argument("--fps", type=float, default=25.0)
+    sub.add_argument("--frames", help="FIRST:LAST, inclusive (as long as the sound)")
+    sub.add_argument("--offset", type=float, default=0.0, help="seconds by which the sound starts after frame 0")
+    sub.add_argument("--out", type=Path, required=True, help="cache folder")
+    compute(sub)
+
+    sub = command("doctor", _doctor, "what is installed, which device is used, what is missing")
+    compute(sub)
+
+    sub = command("worker", _worker, "serve Blender (started by the extension)")
+    sub.add_argument("--connect", type=int, required=True, metavar="PORT", help="loopback port of the parent; token on standard input")
+    compute(sub)
+    return parser
+
+
+def _info(options: argparse.Namespace) -> dict[str, Any]:
+    from .commands import info
+
+    return info(options.avatar)
+
+
+def _import(options: argparse.Namespace) -> dict[str, Any]:
+    from .commands import import_file
+
+    return import_file(options.source, options.out, options.name, options.up, options.front, options.metres)
+
+
+def _deform(options: argparse.Namespace) -> dict[str, Any]:
+    from .avatar import load_avatar
+    from .deform.features import deform_features
+
+    return deform_features(load_avatar(options.avatar), options.features, options.out, options.device, options.threads)
+
+
+def _bake(options: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from .audio import read_sound
+    from .bake import Baker, Session
+    from .shot import EmotionCurves, compose_shot, load_emotion
+
+    if not 0 < options.fps < 100_000:
+        raise UserError(f"{options.fps:g} frames a second cannot be baked.", "Give --fps a number such as 24, 25 or 30.")
+    emotion = EmotionCurves() if options.emotion is None else load_emotion(options.emotion)
+    session = Session(options.device, options.threads)
+    avatar, _ = session.avatar(options.avatar)
+    duration = 0.0 if options.audio is None else read_sound(options.audio).duration
+    frames = _range(options.frames)
+    shot = compose_shot(options.avatar, avatar.hash, options.audio, duration, emotion, options.fps, frames, options.offset)
+    result = Baker(session, shot).bake(options.out, progress=_Printer(options.json))
+    return asdict(result)
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        first, last = (int(part) for part in text.split(":"))
+    except ValueError:
+        raise UserError(f"--frames {text}: not of the form FIRST:LAST.", "For example --frames 0:249.") from None
+    return first, last
+
+
+class _Printer:
+    """Progress as JSON lines on standard output, or as one line that is written over on a terminal's standard error."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json, self.last = as_json, 0.0
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        now = time.monotonic()
+        if done < total and now - self.last < 0.5:
+            return
+        self.last = now
+        if self.as_json:
+            print(json.dumps({"progress": done, "total": total, "text": text}), flush=True)
+        elif sys.stderr.isatty():
+            print(f"\r{done}/{total} {text}\033[K", end="" if done < total else "\n", file=sys.stderr, flush=True)
+        else:
+            print(f"{done}/{total} {text}", file=sys.stderr, flush=True)
+
+
+def _doctor(options: argparse.Namespace) -> dict[str, Any]:
+    from .doctor import diagnose
+
+    return diagnose(options.device, options.threads)
+
+
+def _worker(options: argparse.Namespace) -> None:
+    from .worker.methods import serve
+
+    serve(options.connect, sys.stdin.readline().strip(), options.device, options.threads)
+
+
+def _readable(result: dict[str, Any], indent: int = 0) -> str:
+    lines = []
+    for name, value in result.items():
+        if isinstance(value, dict) and value:
+            lines.append(f"{' ' * indent}{name}:\n{_readable(value, indent + 2)}")
+        else:
+            lines.append(f"{' ' * indent}{name}: {value}")
+    return "\n".join(lines)

@@ -1,0 +1,64 @@
+"""What the command line and the worker both do. Each function takes plain values and returns a JSON-ready dictionary."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Sequence
+
+from .avatar import load_avatar, save_avatar
+from .errors import UserError
+from .shot import load_shot
+
+if TYPE_CHECKING:
+    from .bake import Session
+
+Progress = Callable[[int, int, str], None]
+
+
+def info(avatar: Path) -> dict[str, Any]:
+    """Who an avatar is and what it needs."""
+    loaded = load_avatar(avatar)
+    return {
+        "path": str(avatar),
+        "hash": loaded.hash,
+        "static": loaded.is_static,
+        "gaussians": {branch: loaded.count(branch) for branch in loaded.branches},
+        "moving": {branch: len(loaded.moving(branch)) for branch in loaded.branches},
+        "emotion_prototypes": "emotion.prototypes" in loaded.tensors,
+        "bytes": Path(avatar).stat().st_size,
+        **asdict(loaded.meta),
+    }
+
+
+def import_file(source: Path, out: Path, name: str = "", up: str = "+Y", front: str = "+Z", metres: float = 1.0) -> dict[str, Any]:
+    """A checkpoint (.pth) of the authors' layout or a 3DGS .ply -> an avatar file.
+
+    Raises:
+        UserError: neither of the two, or not readable as such.
+    """
+    from .importers import read_checkpoint, read_ply
+
+    readers = {".pth": read_checkpoint, ".pt": read_checkpoint, ".ply": read_ply}
+    reader = readers.get(Path(source).suffix.lower())
+    if reader is None:
+        raise UserError(f"{source}: not a file that can be imported.", f"Give one of {', '.join(sorted(readers))}.")
+    avatar = reader(Path(source))
+    avatar.meta.name = name or avatar.meta.name or Path(source).stem
+    avatar.meta.up, avatar.meta.front, avatar.meta.metres_per_unit = up, front, metres
+    save_avatar(avatar, Path(out))
+    return info(Path(out))
+
+
+def bake(
+    session: Session,
+    shot: Path,
+    out: Path,
+    order: Sequence[int] = (),
+    progress: Progress = lambda done, total, text: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Bake a shot file into a cache folder."""
+    from .bake import Baker
+
+    return asdict(Baker(session, load_shot(Path(shot))).bake(Path(out), order, progress, stopped))
