@@ -206,8 +206,9 @@ def ensure(environment: Environment) -> Environment:
             return e
     except (OSError, ValueError, KeyError):
         pass
-    if not (e.python.exists() and satisfied(e.pins, _freeze(e))):
-        if not e.python.exists():
+    usable = _usable(e)
+    if not (usable and satisfied(e.pins, _freeze(e))):
+        if not usable:
             python = next((p for v in e.pythons if (p := find_python(v))), None)
             if python is None:
                 wanted = " or ".join(f"{a}.{b}" for a, b in e.pythons)
@@ -225,6 +226,16 @@ def ensure(environment: Environment) -> Environment:
         check_blender_imports(e)
     e.stamp.write_text(json.dumps({"hash": e.hash, "pins": sorted(e.pins)}, indent=1), encoding="utf-8")
     return e
+
+
+def _usable(e: Environment) -> bool:
+    """Whether the folder holds a Python of a fitting version with its pip (not the remains of an interrupted making)."""
+    probe = [str(e.python), "-c", "import sys, pip; print('%d %d' % sys.version_info[:2])"]
+    try:
+        asked = subprocess.run(probe, capture_output=True, text=True, env=clean_environment())
+    except OSError:
+        return False
+    return asked.returncode == 0 and asked.stdout.split() in [[str(a), str(b)] for a, b in e.pythons]
 
 
 def _freeze(e: Environment) -> str:

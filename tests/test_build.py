@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -175,6 +176,9 @@ def test_environment_is_made_used_again_and_renewed(build: ModuleType, tmp_path:
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     build.ensure(changed)
     assert installed(changed) == "2.0"
+    changed.stamp.unlink()
+    shutil.rmtree(next(changed.folder.glob("[Ll]ib/**/site-packages")))
+    assert installed(build.ensure(changed)) == "2.0", "what an interrupted installation left is made anew"
     with pytest.raises(build.BuildError, match=r"needs Python 2\.9"):
         build.ensure(build.Environment("other", ((2, 9),), ()))
 
