@@ -1,0 +1,129 @@
+"""The demo person as 3D Gaussians: `python -m character.person --face-model PATH --out build/character/person.npz`.
+
+Renders the person in Blender, puts splats on its surfaces and hair, and fits their colours to the renders. The file written holds,
+for branch b in face, mouth: b_means, b_quats (wxyz, unit), b_scales (standard deviations, m), b_opacities (0..1), b_sh [N,K,3], b_part,
+b_moving (ids of the splats that expressions move), b_tri [N,3], b_bary [N,3], b_offset [N,3] (see person_binding); and rest_vertices
+[V,3], identity_seed, binding_version, composite, thumbnail [H,W,4] uint8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import UserError
+
+from . import weights
+from .face_model import DEFAULT_IDENTITY_SEED, FaceModel, FloatArray, load
+from .look import Person
+from .person_binding import BINDING_VERSION, Binding
+from .person_sampling import MOUTH, PARTS, Splats, sample
+
+BRANCHES = ("face", "mouth")
+MOVING_METRES = 1.5e-4
+MOST_MOVING = {"face": 14000, "mouth": 2500}
+COMPOSITE = "sorted"
+
+# Display-referred colours of the parts before any picture is seen.
+PLAIN_COLOURS = {
+    "skin": (0.78, 0.60, 0.50), "eye": (0.72, 0.70, 0.68), "socket": (0.55, 0.35, 0.30), "brows": (0.22, 0.17, 0.14),
+    "lashes": (0.12, 0.10, 0.09), "hair": (0.24, 0.18, 0.14), "sweater": (0.18, 0.36, 0.44), "bag": (0.35, 0.12, 0.11),
+    "gums": (0.62, 0.30, 0.29), "teeth": (0.82, 0.79, 0.74), "catchlight": (1.0, 1.0, 1.0),
+}
+SH_C0 = 0.28209479177387814
+
+
+@dataclass
+class SplatPerson:
+    """What the file holds, for one branch: bound splats, their SH [N,K,3] and the ids of those that move."""
+
+    splats: Splats
+    sh: FloatArray
+    moving: NDArray[np.int32]
+
+
+def motion_poses() -> list[weights.Coefficients]:
+    """Every viseme, emotion, blink and brow shape: what decides which splats move."""
+    on_rest = [*weights.EMOTIONS.values(), weights.BLINK, *({name: 1.0} for name in weights.BROW_SHAPES)]
+    return [*weights.VISEMES.values(), *(weights.combine((1.0, weights.NEUTRAL), (1.0, c)) for c in on_rest)]
+
+
+def vertex_motion(model: FaceModel, rest: FloatArray) -> FloatArray:
+    """[V] m: the farthest that any of `motion_poses` takes each vertex from rest."""
+    motion = np.zeros(len(rest), np.float32)
+    for coefficients in motion_poses():
+        motion = np.maximum(motion, np.linalg.norm(model.pose(coefficients) - rest, axis=1))
+    return motion
+
+
+def split(splats: Splats, motion: FloatArray) -> dict[str, tuple[Splats, NDArray[np.int32]]]:
+    """Branches with the ids of their moving splats: those past MOVING_METRES, at most MOST_MOVING, the farthest first."""
+    is_mouth = np.isin(splats.part, [PARTS.index(name) for name in MOUTH])
+    branches = {}
+    for name, mask in (("face", ~is_mouth), ("mouth", is_mouth)):
+        part = splats.subset(mask)
+        reach = (motion[part.binding.tri] * part.binding.bary).sum(axis=1)
+        order = np.argsort(-reach, kind="stable")[: MOST_MOVING[name]]
+        branches[name] = part, np.sort(order[reach[order] > MOVING_METRES]).astype(np.int32)
+    return branches
+
+
+def plain_sh(part: NDArray[np.int8], degree: int) -> FloatArray:
+    """[N,K,3] with one colour for each part."""
+    colours = np.array([PLAIN_COLOURS[name] for name in PARTS], np.float32)
+    sh = np.zeros((len(part), (degree + 1) ** 2, 3), np.float32)
+    sh[:, 0] = (colours[part] - 0.5) / SH_C0
+    return sh
+
+
+def save(path: Path, branches: dict[str, SplatPerson], model: FaceModel, thumbnail: NDArray[np.uint8]) -> None:
+    """Write person.npz whole or not at all."""
+    arrays: dict[str, NDArray] = {
+        "rest_vertices": branches["face"].splats.binding.rest_vertices,
+        "identity_seed": np.array(-1 if model.identity_seed is None else model.identity_seed),
+        "binding_version": np.array(BINDING_VERSION),
+        "composite": np.array(COMPOSITE),
+        "thumbnail": thumbnail,
+    }
+    for name, branch in branches.items():
+        b = branch.splats.binding
+        arrays |= {
+            f"{name}_means": b_means(b), f"{name}_quats": b.quats, f"{name}_scales": b.scales,
+            f"{name}_opacities": branch.splats.opacities, f"{name}_sh": branch.sh.astype(np.float16),
+            f"{name}_part": branch.splats.part, f"{name}_moving": branch.moving,
+            f"{name}_tri": b.tri, f"{name}_bary": b.bary, f"{name}_offset": b.offset,
+        }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part.npz")
+    np.savez_compressed(part, **arrays)
+    os.replace(part, path)
+
+
+def b_means(binding: Binding) -> FloatArray:
+    from .person_binding import place_points
+
+    return place_points(binding.offset, binding.rest_vertices, binding.tri, binding.bary)
+
+
+def load_person(path: Path) -> dict[str, SplatPerson]:
+    """Read person.npz back. Raises UserError when it is not one."""
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            rest = z["rest_vertices"]
+            return {
+                name: SplatPerson(
+                    Splats(
+                        Binding(*(z[f"{name}_{k}"] for k in ("tri", "bary", "offset", "quats", "scales")), rest),
+                        z[f"{name}_opacities"], z[f"{name}_part"],
+                    ),
+                    z[f"{name}_sh"].astype(np.float32), z[f"{name}_moving"],
+                )
+                for name in BRANCHES
+            }
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is no person file ({error})", remedy="make it with python -m character.person") from None
