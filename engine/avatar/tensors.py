@@ -86,10 +86,12 @@ def load_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.", "Check the path and its permissions.") from error
     try:
         header = json.loads(text)
+        if not isinstance(header, dict):
+            raise ValueError("header")
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("metadata")
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise refuse("not a safetensors file (its header is no JSON object)") from error
 
     start_of_data = 8 + length

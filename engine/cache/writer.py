@@ -121,14 +121,15 @@ class CacheWriter:
         Raises:
             UserError: numbers are not finite, or the disk refuses; the frame that was there before stays.
         """
-        motion, motion_low, motion_high = quantise(np.concatenate([means.T, quats.T, scales.T]))
+        channels = np.concatenate([means.T, quats.T, scales.T])
         logs = np.log(np.maximum(np.stack([aleatoric, epistemic]).astype(np.float64), _TINY))
+        if not (np.isfinite(channels).all() and np.isfinite(logs).all()):
+            raise UserError(f"Frame {frame}: the networks gave numbers that are not finite.", "Check the avatar and the sound.")
+        motion, motion_low, motion_high = quantise(channels)
         uncertainty, low, high = quantise(logs)
         entry = np.zeros((), ENTRY)
         entry["low"] = np.concatenate([motion_low, low])
         entry["high"] = np.concatenate([motion_high, high])
-        if not (np.isfinite(entry["low"]).all() and np.isfinite(entry["high"]).all()):
-            raise UserError(f"Frame {frame}: the networks gave numbers that are not finite.", "Check the avatar and the sound.")
         reusing = bool(self._free)
         slot = self._free.pop() if reusing else self._next
         entry["frame"], entry["slot"], entry["key"] = frame, slot, np.frombuffer(key, np.uint8)

@@ -53,6 +53,7 @@ def automatic_brows(times: np.ndarray, seed: int) -> np.ndarray:
         for start, length, height in zip(
             starts, random.uniform(*BROW_LENGTH, len(starts)), random.uniform(*BROW_HEIGHT, len(starts))
         ):
-            phase = np.clip((local - start) / length, 0, 1)
-            value[rows] = np.maximum(value[rows], height * np.sin(np.pi * phase) ** 2)
+            phase = (local - start) / length
+            raised = np.where((phase > 0) & (phase < 1), height * np.sin(np.pi * phase) ** 2, 0)
+            value[rows] = np.maximum(value[rows], raised)
     return value

@@ -1,0 +1,264 @@
+"""The cache folder: precise, whole frames only, old bakes kept until new ones stand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.avatars import static_avatar
+
+from ua3dtalk.engine.cache import CacheHeader, CacheReader, CacheWriter, FrameMissing
+from ua3dtalk.engine.cache.layout import ENTRY
+from ua3dtalk.engine.errors import UserError
+
+STATIC, BRANCH = static_avatar(90, 30).rest()
+MOVING = np.arange(10, 110)
+
+
+def header(avatar: str = "a" * 64) -> CacheHeader:
+    return CacheHeader("Head", avatar, "", "sorted", 25.0, "", 0, 0, "0", "cpu")
+
+
+def writer(folder: Path, avatar: str = "a" * 64) -> CacheWriter:
+    return CacheWriter(folder, header(avatar), STATIC, BRANCH, MOVING)
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(16, "little")
+
+
+def motion(seed: int) -> tuple[np.ndarray, ...]:
+    random = np.random.default_rng(seed)
+    quats = random.normal(size=(100, 4))
+    quats /= np.linalg.norm(quats, axis=1, keepdims=True)
+    return random.normal(0, 0.1, (100, 3)), quats, random.uniform(1e-4, 0.02, (100, 3)), random.random(100), random.random(100)
+
+
+def put(target: CacheWriter, frame: int, seed: int | None = None) -> None:
+    seed = frame if seed is None else seed
+    target.put(frame, key(seed), *motion(seed))
+
+
+def check(reader: CacheReader, frame: int, seed: int) -> None:
+    means, quats, scales, aleatoric, epistemic = motion(seed)
+    got = reader.at(frame)
+    np.testing.assert_allclose(got.means[MOVING], means, atol=np.ptp(means) / 65535)
+    np.testing.assert_allclose(got.quats[MOVING], quats, atol=5e-5)
+    np.testing.assert_allclose(got.scales[MOVING], scales, atol=0.02 / 65535)
+    np.testing.assert_allclose(got.aleatoric[MOVING], aleatoric, rtol=1e-3)
+    np.testing.assert_allclose(got.epistemic[MOVING], epistemic, rtol=1e-3)
+    still = np.setdiff1d(np.arange(120), MOVING)
+    np.testing.assert_array_equal(got.means[still], STATIC.means[still])
+    np.testing.assert_array_equal(got.epistemic[still], 0)
+
+
+def test_frames_come_back(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        for frame, seed in ((3, 3), (1, 1), (-2, 2)):
+            put(target, frame, seed)
+        target.finish()
+    reader = CacheReader(tmp_path)
+    assert list(reader.frames()) == [-2, 1, 3]
+    assert reader.keys() == {-2: key(2), 1: key(1), 3: key(3)}
+    for frame, seed in ((-2, 2), (1, 1), (3, 3)):
+        check(reader, frame, seed)
+    with pytest.raises(FrameMissing):
+        reader.at(2)
+
+
+def test_a_frame_of_fifty_thousand_is_a_megabyte(tmp_path: Path) -> None:
+    static, branch = static_avatar(50_000, 0, degree=0).rest()
+    with CacheWriter(tmp_path, header(), static, branch, np.arange(50_000)) as target:
+        zeros = np.zeros(50_000)
+        target.put(0, key(0), static.means, static.quats, static.scales, zeros, zeros)
+    assert (next(tmp_path.glob("store-*")) / "motion.bin").stat().st_size == 1_000_000
+
+
+def test_subframes_lie_between(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        put(target, 0)
+        put(target, 1)
+    reader = CacheReader(tmp_path)
+    before, middle, after = reader.at(0), reader.at(0.25), reader.at(1)
+    np.testing.assert_allclose(middle.means, 0.75 * before.means + 0.25 * after.means, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(middle.quats[MOVING], axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(reader.at(1.4).means, after.means)  # frame 2 is not baked
+
+
+def test_a_reader_sees_frames_as_they_come_and_are_replaced(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        reader = CacheReader(tmp_path)
+        assert not len(reader.frames())
+        put(target, 5)
+        assert reader.refresh() and not reader.refresh()
+        check(reader, 5, 5)
+        put(target, 5, seed=77)
+        check(reader, 5, 77)
+        assert reader.keys() == {5: key(77)}
+
+
+def test_frames_share_data_by_key(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        put(target, 0, seed=9)
+        assert target.reuse(4, key(9)) and not target.reuse(5, key(10))
+        assert target.has(4, key(9)) and not target.has(4, key(8))
+    reader = CacheReader(tmp_path)
+    check(reader, 4, 9)
+    assert (tmp_path / reader.header.store / "motion.bin").stat().st_size == 2000
+
+
+def test_replaced_slots_are_used_again_by_the_next_bake(tmp_path: Path) -> None:
+    for generation in range(6):
+        with writer(tmp_path) as target:
+            for frame in range(5):
+                put(target, frame, seed=100 * generation + frame)
+    reader = CacheReader(tmp_path)
+    for frame in range(5):
+        check(reader, frame, 500 + frame)
+    assert (tmp_path / reader.header.store / "motion.bin").stat().st_size <= 2 * 5 * 2000
+
+
+def test_index_does_not_grow_for_ever(tmp_path: Path) -> None:
+    for generation in range(40):
+        with writer(tmp_path) as target:
+            for frame in range(5):
+                put(target, frame, seed=100 * generation + frame)
+    store = next(tmp_path.glob("store-*"))
+    assert (store / "index.bin").stat().st_size <= (4 * 5 + 64 + 5) * ENTRY.itemsize
+    check(CacheReader(tmp_path), 3, 3903)
+
+
+def test_another_avatar_replaces_the_bake_only_when_it_is_finished(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        put(target, 0)
+        target.finish()
+    with writer(tmp_path, "b" * 64) as target:
+        put(target, 0, seed=50)
+        check(CacheReader(tmp_path), 0, 0)
+    reader = CacheReader(tmp_path)  # the second bake was cut off before it was finished
+    check(reader, 0, 0)
+    with writer(tmp_path, "b" * 64) as target:
+        assert target.has(0, key(50))
+        target.finish()
+    assert reader.replaced
+    check(CacheReader(tmp_path), 0, 50)
+    assert len(list(tmp_path.glob("store-*"))) == 1
+
+
+def truncations(folder: Path) -> list[tuple[str, int]]:
+    store = next(folder.glob("store-*"))
+    entry, slot = ENTRY.itemsize, 2000
+    cuts = [("index.bin", size) for size in (0, 1, entry - 1, entry, entry + 1, 3 * entry - 4, 3 * entry - 1)]
+    cuts += [("motion.bin", size) for size in (0, 1, slot - 1, slot, slot + 1, 3 * slot - 1)]
+    cuts += [("uncertainty.bin", size) for size in (0, 399, 400, 401, 1199)]
+    return [(f"{store.name}/{name}", size) for name, size in cuts]
+
+
+def test_truncated_files_never_show_a_wrong_frame(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    with writer(whole) as target:
+        for frame in range(3):
+            put(target, frame)
+        target.finish()
+    for name, size in truncations(whole):
+        cut = tmp_path / "cut"
+        shutil.copytree(whole, cut)
+        os.truncate(cut / name, size)
+        reader = CacheReader(cut)
+        shown = 0
+        for frame in range(3):
+            try:
+                check(reader, frame, frame)
+                shown += 1
+            except FrameMissing:
+                pass
+        assert shown < 3, (name, size)
+        with writer(cut) as target:  # and the bake goes on
+            for frame in range(3):
+                put(target, frame)
+        for frame in range(3):
+            check(CacheReader(cut), frame, frame)
+        shutil.rmtree(cut)
+
+
+def test_flipped_bits_are_missing_frames(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        for frame in range(3):
+            put(target, frame)
+        target.finish()
+    store = next(tmp_path.glob("store-*"))
+    for name, at in (("motion.bin", 2500), ("uncertainty.bin", 500), ("index.bin", ENTRY.itemsize + 30)):
+        data = (store / name).read_bytes()
+        (store / name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        reader = CacheReader(tmp_path)
+        with pytest.raises(FrameMissing):
+            reader.at(1)
+        check(reader, 2, 2)
+        (store / name).write_bytes(data)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "other"}', '{"format": "ua3dtalk-cache", "format_version": 99}'])
+def test_damaged_headers_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "header.json").write_text(text)
+    with pytest.raises(UserError, match="header.json"):
+        CacheReader(tmp_path)
+
+
+def test_a_store_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    with writer(tmp_path / "real") as target:
+        put(target, 0)
+        target.finish()
+    text = (tmp_path / "real" / "header.json").read_text()
+    store = CacheReader(tmp_path / "real").header.store
+    (tmp_path / "fake").mkdir()
+    for name in (f"../real/{store}", "..", "", f"/{store}"):
+        (tmp_path / "fake" / "header.json").write_text(text.replace(store, name))
+        with pytest.raises(UserError):
+            CacheReader(tmp_path / "fake")
+
+
+def test_frames_that_are_not_finite_are_refused_and_the_old_one_stays(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        put(target, 0)
+        means, *rest = motion(1)
+        means[3, 1] = np.nan
+        with pytest.raises(UserError, match="Frame 0"):
+            target.put(0, key(1), means, *rest)
+    check(CacheReader(tmp_path), 0, 0)
+
+
+def test_one_writer_at_a_time_and_dead_ones_do_not_block(tmp_path: Path) -> None:
+    with writer(tmp_path), pytest.raises(UserError, match="another bake"):
+        writer(tmp_path)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    import socket
+
+    (tmp_path / "writing.lock").write_text(f"{socket.gethostname()} {gone.stdout.strip()}")
+    with writer(tmp_path):
+        pass
+    assert not (tmp_path / "writing.lock").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_full_disk_is_reported_and_the_old_frame_stays(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        put(target, 0)
+        target.finish()
+    with writer(tmp_path) as target:
+        with open("/dev/full", "r+b", buffering=0) as full:
+            own, target._files[0] = target._files[0], full
+            with pytest.raises(UserError, match="No space left"):
+                put(target, 0, seed=8)
+            target._files[0] = own
+    check(CacheReader(tmp_path), 0, 0)
+
+
+def test_a_path_that_is_a_file_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    with pytest.raises(UserError, match="Cannot write"):
+        writer(tmp_path / "x")
