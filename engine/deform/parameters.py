@@ -231,5 +231,38 @@ def check_network(branch: str, tensors: Mapping[str, np.ndarray], source: str = 
     return sizes
 
 
+def check_views(
+    views: Mapping[str, np.ndarray], frame_shapes: Mapping[str, tuple[int, ...]], source: str = "the features"
+) -> dict[str, np.ndarray]:
+    """The views that are needed, each float32 [F, shape of one frame], one frame made a batch of one.
+
+    Args:
+        views: view -> [F, ...] or [...]; others are ignored.
+        frame_shapes: view -> shape of one frame, see `NetworkSizes.frame_shapes`.
+        source: what to name in an error, usually the file.
+
+    Raises:
+        UserError: a view is missing, of the wrong shape, not finite, or as long as no other.
+    """
+    found: dict[str, np.ndarray] = {}
+    for name, shape in frame_shapes.items():
+        if name not in views:
+            raise UserError(f"{source}: view `{name}` is missing.", f"This avatar needs {', '.join(frame_shapes)}.")
+        view = np.asarray(views[name])
+        view = view[None] if view.shape == shape else view
+        if view.shape[1:] != shape or view.ndim != len(shape) + 1 or not len(view):
+            raise UserError(
+                f"{source}: view `{name}` has shape {np.shape(views[name])}, expected (frames, {', '.join(map(str, shape))}).",
+                "Use features of the kind that the avatar was trained with.",
+            )
+        if view.dtype.kind not in "fiu" or not np.isfinite(view).all():
+            raise UserError(f"{source}: view `{name}` holds something else than finite numbers.", "Extract the features again.")
+        found[name] = np.ascontiguousarray(view, np.float32)
+    lengths = {name: len(view) for name, view in found.items()}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"{source}: its views have different numbers of frames ({lengths}).", "Give one entry a frame in each.")
+    return found
+
+
 def _refuse(source: str, why: str) -> UserError:
     return UserError(f"{source}: {why}.", "Get the file again from its source, or import it again.")

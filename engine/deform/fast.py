@@ -1,0 +1,248 @@
+"""Inference: the motion of an avatar in many frames, with everything that never changes computed once.
+
+The Gaussians' means at rest stand still, so both plane fields, both attention heads, the position part of each first
+layer and of the last Linear are constants (paper sec 2.2, 2.3); they are computed when the `Deformer` is made and the
+planes are let go. What is left runs in chunks of rows that fit the processor's cache, frame after frame within a
+chunk, so that a view that is the same as in the frame before is not evaluated again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..avatar import Avatar, Gaussians
+from ..avatar.gaussians import normalise, sigmoid, softplus
+from ..errors import UserError
+from .fusion import diagonal_uncertainty, solve_rows
+from .networks import BranchNetwork
+from .parameters import MEANS_FACTOR, VIEWS, NetworkSizes, branch_tensors, check_views
+
+CHUNK = {"cpu": 512, "cuda": 8192}
+"""Gaussians at a time: what fits a processor's cache; enough to fill a graphics card."""
+
+
+@dataclass
+class BranchMotion:
+    """Motion of a branch's M moving Gaussians (`Avatar.moving`) in F frames, float32.
+
+    Attributes:
+        d_means: [F,M,3], units of the avatar.
+        d_quats: [F,M,4] for the raw quaternions; None for the mouth.
+        d_scales: [F,M,3] for the raw scales; None for the mouth.
+        aleatoric, epistemic: [F,M] variances of the fused state, averaged over its channels; the total is their sum.
+            A summary of the covariances' diagonals, exact where they are diagonal (`fusion.diagonal_uncertainty`).
+    """
+
+    d_means: np.ndarray
+    d_quats: np.ndarray | None
+    d_scales: np.ndarray | None
+    aleatoric: np.ndarray
+    epistemic: np.ndarray
+
+
+@dataclass
+class Motion:
+    """Motion of both branches; None for a branch without networks."""
+
+    face: BranchMotion | None = None
+    mouth: BranchMotion | None = None
+
+
+class Deformer:
+    """An avatar's networks, made ready.
+
+    Args:
+        avatar: with networks of at least one branch.
+        device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ...
+        threads: torch's threads on the CPU (for the whole process); None leaves them. More than the free cores is slower.
+
+    Raises:
+        UserError: no networks, damaged networks, or a device that is not there.
+    """
+
+    def __init__(self, avatar: Avatar, device: str = "auto", threads: int | None = None) -> None:
+        if avatar.is_static:
+            raise UserError(f"{_name(avatar)} has no networks: a static avatar does not move.", "Choose a trained avatar.")
+        if threads is not None:
+            torch.set_num_threads(max(1, threads))
+        self.avatar = avatar
+        self.device = _device(device)
+        self._branches: dict[str, _Branch] = {}
+        for branch in avatar.branches:
+            tensors = branch_tensors(avatar.tensors, branch)
+            if tensors:
+                net = BranchNetwork.from_tensors(branch, tensors, avatar.meta.logvar_bound, _name(avatar))
+                rows = avatar.moving(branch)
+                means = np.asarray(avatar.tensors[f"{branch}.means"], np.float32)[rows]
+                self._branches[branch] = _Branch(net.to(self.device), torch.from_numpy(means).to(self.device))
+
+    @property
+    def frame_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one frame of each view that `motion` needs."""
+        return {k: v for branch, made in self._branches.items() for k, v in made.sizes.frame_shapes(branch).items()}
+
+    def motion(self, views: Mapping[str, np.ndarray]) -> Motion:
+        """Run the networks.
+
+        Args:
+            views: view -> [F, ...] or one frame [...]; audio [8,29,16], exp [1,64], style [1,64], and where there is a
+                face emotion [1,128] and au [6] (sizes: `frame_shapes`).
+
+        Raises:
+            UserError: a view is missing, has the wrong shape, or is not finite; or the networks give no finite motion.
+        """
+        checked = check_views(views, self.frame_shapes)
+        with torch.inference_mode():
+            frames = {name: torch.from_numpy(view).to(self.device) for name, view in checked.items()}
+            try:
+                return Motion(**{branch: made.motion(frames) for branch, made in self._branches.items()})
+            except ArithmeticError as error:
+                raise UserError(f"{_name(self.avatar)}: {error}.", "Its weights are damaged, or its training diverged.") from error
+
+    def deformed(self, motion: Motion, frame: int) -> dict[str, Gaussians]:
+        """Every branch's Gaussians in one frame, activated, in avatar space: raw quaternions and scales get the motion first.
+
+        Args:
+            motion: what `motion` gave.
+            frame: index into its frames.
+        """
+        found = {}
+        for branch in self.avatar.branches:
+            get = lambda name: np.array(self.avatar.tensors[f"{branch}.{name}"], np.float32)  # noqa: B023, E731
+            means, quats, scales = get("means"), get("quats"), get("scales")
+            moved: BranchMotion | None = getattr(motion, branch)
+            if moved is not None:
+                rows = self.avatar.moving(branch)
+                means[rows] += moved.d_means[frame]
+                if moved.d_quats is not None:
+                    quats[rows] += moved.d_quats[frame]
+                if moved.d_scales is not None:
+                    scales[rows] += moved.d_scales[frame]
+            found[branch] = Gaussians(means, normalise(quats), softplus(scales), sigmoid(get("opacities")), get("sh"))
+        return found
+
+
+class _Branch:
+    """The constants of a branch and the loop over chunks and frames."""
+
+    def __init__(self, net: BranchNetwork, means: Tensor) -> None:
+        self.branch, self.net, self.sizes = net.branch, net, net.sizes
+        self.count, self.bound = len(means), net.logvar_bound
+        with torch.inference_mode():
+            position = net.field(means)
+            wide = position.shape[1]
+            self.first: dict[str, Tensor] = {}  # the part of the first layer that never changes, [M or 1, T * hidden]
+            self.frame_weight: dict[str, Tensor] = {}  # the part of its weight that meets the frame, [dim, T * hidden]
+            self.second: dict[str, tuple[Tensor, Tensor]] = {}  # weight [T, hidden, 2 L] and bias [T, 1, 2 L]
+            for view in VIEWS[self.branch]:
+                part = net.fuse[view]
+                weight, bias = part.fc1.weight.flatten(0, 1), part.fc1.bias.flatten()
+                inputs = weight.shape[1] - (0 if view == "emotion" else wide)
+                self.first[view] = bias[None] if view == "emotion" else F.linear(position, weight[:, inputs:], bias)
+                self.frame_weight[view] = weight[:, :inputs].T.contiguous()
+                both = torch.cat([part.mean.weight, part.logvar.weight], 1).transpose(1, 2).contiguous()
+                self.second[view] = both, torch.cat([part.mean.bias, part.logvar.bias], 1)[:, None]
+            self.gain: dict[str, Tensor] = {}  # what each Gaussian multiplies a frame's view with, [M, dim]
+            if self.branch == "face":
+                channel = net.channel[1](net.channel[0](position).relu())
+                eyes = net.au.attention[1](net.au.attention[0](position).relu()).relu()
+                self.gain = {"audio": torch.cat([channel, eyes], 1), "emotion": net.emotion.field(means)}
+                del net.emotion.field
+            latent = self.sizes.latent
+            self.state = F.linear(position, net.fuse["fc"].weight[:, latent:], net.fuse["fc"].bias)
+            self.state_weight = net.fuse["fc"].weight[:, :latent].T.contiguous()
+        del net.field
+
+    def motion(self, frames: Mapping[str, Tensor]) -> BranchMotion:
+        inputs = self._inputs(frames)
+        count = len(inputs["exp"])
+        # Frame 0 is always evaluated; later ones where the view's input changed.
+        fresh = {view: [True, *(x[1:] != x[:-1]).any(1).tolist()] for view, x in inputs.items()}
+        out: dict[str, Tensor] = {name: x.new_empty(count, self.count, head[1].out_features) for name, head in self.net.heads.items() for x in [self.state]}
+        aleatoric, epistemic = (self.state.new_empty(count, self.count) for _ in range(2))
+        size = CHUNK[self.state.device.type]
+        shape = (len(inputs), self.sizes.members, size, 2 * self.sizes.latent)
+        buffer = self.state.new_empty(shape)
+        for start in range(0, self.count, size):
+            rows = slice(start, min(start + size, self.count))
+            both = buffer[:, :, : rows.stop - start]
+            for frame in range(count):
+                for number, (view, x) in enumerate(inputs.items()):
+                    if fresh[view][frame]:
+                        self._members(view, x[frame], rows, both[number])
+                fused, aleatoric[frame, rows], epistemic[frame, rows] = _fuse(both, frame)
+                state = torch.addmm(self.state[rows], fused, self.state_weight).relu_()
+                for name, head in self.net.heads.items():
+                    out[name][frame, rows] = head[1](head[0](state).relu_())
+        out["means"] *= out["means"].new_tensor(MEANS_FACTOR[self.branch])
+        host = {name: value.cpu().numpy() for name, value in out.items()}
+        return BranchMotion(
+            host["means"], host.get("quats"), host.get("scales"), aleatoric.cpu().numpy(), epistemic.cpu().numpy()
+        )
+
+    def _inputs(self, frames: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What each view brings into a frame [F, dim]; for exp and style already through its weight."""
+        found = {"audio": self.net.audio(frames["audio"])}
+        for view in ("exp", "style"):
+            found[view] = frames[view].flatten(1) @ self.frame_weight[view]
+        if self.branch == "face":
+            au = frames["au"]
+            mixed = self.net.au.fc[1](self.net.au.fc[0](au[:, :-1]).relu())
+            found["audio"] = torch.cat([found["audio"], mixed, au[:, -1:]], 1)
+            found["emotion"] = self.net.emotion.gate(frames["emotion"].flatten(1))
+        else:
+            found["audio"] = found["audio"] @ self.frame_weight["audio"]
+        return {view: found[view] for view in VIEWS[self.branch]}
+
+    def _members(self, view: str, x: Tensor, rows: slice, out: Tensor) -> None:
+        """Means and log-variances [T, R, 2 L] of a view's members into `out`."""
+        first = self.first[view] if len(self.first[view]) == 1 else self.first[view][rows]
+        if view in self.gain:
+            hidden = torch.addmm(first, self.gain[view][rows] * x, self.frame_weight[view]).relu_()
+        else:
+            hidden = (first + x).relu_()
+        weight, bias = self.second[view]
+        hidden = hidden.view(len(hidden), self.sizes.members, -1).transpose(0, 1)
+        torch.baddbmm(bias, hidden, weight, out=out)
+        if self.bound is not None:
+            logvar = out[..., self.sizes.latent :]
+            logvar.div_(self.bound).tanh_().mul_(self.bound)
+
+
+def _fuse(both: Tensor, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Fused mean [R, L], aleatoric [R], epistemic [R]; rows that float32 spoils are solved again in float64."""
+    means, logvars = both.chunk(2, -1)
+    solved = solve_rows(means, logvars)
+    aleatoric, epistemic = diagonal_uncertainty(solved.variance, solved.contrasts)
+    fused = solved.mean
+    bad = (~(solved.good & aleatoric.isfinite() & epistemic.isfinite())).nonzero()[:, 0]
+    if len(bad):
+        again = solve_rows(means[:, :, bad].double(), logvars[:, :, bad].double())
+        pair = diagonal_uncertainty(again.variance, again.contrasts)
+        if not bool(again.good.all() & torch.stack(pair).isfinite().all()):
+            raise ArithmeticError(f"its networks give no finite motion in frame {frame} of this batch")
+        fused[bad] = again.mean.float()
+        aleatoric[bad], epistemic[bad] = (value.float() for value in pair)
+    return fused, aleatoric, epistemic
+
+
+def _device(wish: str) -> torch.device:
+    if wish == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wish)
+    except RuntimeError as error:
+        raise UserError(f"Unknown device {wish!r}.", "Use auto, cpu or cuda.") from error
+    if device.type not in CHUNK or device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"Device {wish!r} is not there.", "Use auto or cpu; `python -m engine doctor` lists the devices.")
+    return device
+
+
+def _name(avatar: Avatar) -> str:
+    return str(avatar.path or avatar.meta.name)
