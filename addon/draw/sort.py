@@ -21,7 +21,9 @@ def depth_keys(means: NDArray[np.float32], view_model: NDArray[np.floating]) -> 
     Returns [N] float32, positive in front of the camera, in the units of the camera space.
     """
     row = np.asarray(view_model, dtype=np.float64)[2]
-    return -(means @ row[:3].astype(np.float32) + np.float32(row[3]))
+    # A splat may hold NaN or infinity; its key then does, too, and whoever draws leaves it out.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return -(means @ row[:3].astype(np.float32) + np.float32(row[3]))
 
 
 def argsort_float32(keys: NDArray[np.float32]) -> NDArray[np.intp]:
