@@ -56,21 +56,11 @@ def unregister() -> None:
 # The libraries that Blender as a module needs and does not bring (Linux; soname -> Debian's package), and the programs
 # that the tests and the demo call.
 SYSTEM_LIBRARIES = {
-    "libEGL.so.1": "libegl1",
-    "libEGL_mesa.so.0": "libegl-mesa0",
-    "libGL.so.1": "libgl1",
-    "libGLX_mesa.so.0": "libglx-mesa0",
-    "libICE.so.6": "libice6",
-    "libSM.so.6": "libsm6",
-    "libX11.so.6": "libx11-6",
-    "libXext.so.6": "libxext6",
-    "libXfixes.so.3": "libxfixes3",
-    "libXi.so.6": "libxi6",
-    "libXrender.so.1": "libxrender1",
-    "libXxf86vm.so.1": "libxxf86vm1",
-    "libgomp.so.1": "libgomp1",
-    "libxkbcommon.so.0": "libxkbcommon0",
-}
+    "libEGL.so.1": "libegl1", "libEGL_mesa.so.0": "libegl-mesa0", "libGL.so.1": "libgl1", "libGLX_mesa.so.0": "libglx-mesa0",
+    "libICE.so.6": "libice6", "libSM.so.6": "libsm6", "libX11.so.6": "libx11-6", "libXext.so.6": "libxext6",
+    "libXfixes.so.3": "libxfixes3", "libXi.so.6": "libxi6", "libXrender.so.1": "libxrender1", "libXxf86vm.so.1": "libxxf86vm1",
+    "libgomp.so.1": "libgomp1", "libxkbcommon.so.0": "libxkbcommon0",
+}  # fmt: skip
 SYSTEM_PROGRAMS = {"espeak-ng": "espeak-ng", "ffmpeg": "ffmpeg"}
 
 
@@ -100,9 +90,6 @@ def call(command: Sequence[str | Path], what: str, **env: str) -> None:
         raise BuildError(f"{what} failed (exit status {done.returncode}); its own words are above.")
 
 
-# ---------------------------------------------------------------------------------------------------- environments
-
-
 @dataclass(frozen=True)
 class Environment:
     """A virtual environment under .venv/: which Pythons it may be made with, and its pinned packages."""
@@ -122,7 +109,7 @@ class Environment:
     @property
     def stamp(self) -> Path:
         """Says which pins the folder is known to hold: a JSON object {"hash", "pins"}."""
-        return self.folder / "ua3dtalk.json"
+        return self.folder / "build-pins.json"
 
     @property
     def hash(self) -> str:
@@ -242,9 +229,6 @@ def _freeze(e: Environment) -> str:
     return subprocess.run([str(e.python), "-m", "pip", "freeze"], capture_output=True, text=True, env=clean_environment()).stdout
 
 
-# ------------------------------------------------------------------------------------------------ system libraries
-
-
 def missing_system_packages() -> dict[str, str]:
     """What Blender needs from the system and does not find: {library or program: Debian's package}. Empty off Linux."""
     if not sys.platform.startswith("linux"):
@@ -309,9 +293,6 @@ def blender_environment() -> Environment:
         raise BuildError("no Python that a Blender module fits is here; install Python 3.11 or 3.13, or give --blender PATH.")
     check_system_libraries()
     return ensure(found[0])
-
-
-# --------------------------------------------------------------------------------------------------------- package
 
 
 def version() -> str:
@@ -414,9 +395,6 @@ def package(dist: Path = DIST, blender: Path | None = None) -> Path:
     return final
 
 
-# ------------------------------------------------------------------------------------------------------------ test
-
-
 def counts(report: Path) -> tuple[int, int, int]:
     """(passed, failed, skipped) of pytest's JUnit report; a run that left none (it crashed) counts as one failure."""
     try:
@@ -485,13 +463,41 @@ def test(arguments: Sequence[str]) -> int:
     return 1 if total[1] else 0
 
 
-# ------------------------------------------------------------------------------------------------------------ main
+def demo(audio: Path | None, avatar: Path | None, out: Path, blender: Path | None) -> None:
+    """Make the demo shot in Blender (addon/scripts/demo.py), with a user folder of its own.
+
+    Args:
+        audio: speech; None takes the bundled one.
+        avatar: avatar file; None takes the bundled one.
+        out: the folder that receives everything.
+        blender: a Blender program to use instead of the bpy wheel.
+    """
+    for path in (p for p in (audio, avatar, blender) if p is not None and not p.exists()):
+        raise BuildError(f"{path} does not exist; give the path of a file.")
+    ensure(ENGINE)
+    zip_path = package(blender=blender)
+    script = ROOT / "addon" / "scripts" / "demo.py"
+    user = ROOT / "build" / "demo-user"
+    user.mkdir(parents=True, exist_ok=True)
+    command: list[str | Path] = ["--zip", zip_path, "--engine-python", ENGINE.python, "--out", out.resolve()]
+    for option, path in (("--audio", audio), ("--avatar", avatar)):
+        command += [option, path.resolve()] if path is not None else []
+    if blender is not None:
+        start: list[str | Path] = [blender, "-b", "--factory-startup", "--python-exit-code", "1", "--python", script, "--"]
+    else:
+        start = [blender_environment().python, script]
+    call([*start, *command], "the demo", BLENDER_USER_RESOURCES=str(user))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="build.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
+    d = commands.add_parser("demo", help="make a film of a talking head")
+    d.add_argument("--audio", type=Path, help="your own speech")
+    d.add_argument("--avatar", type=Path, help="your own avatar file")
+    d.add_argument("--out", type=Path, default=OUT, help="the folder that receives everything (default: out/demo)")
+    d.add_argument("--blender", type=Path, help="a Blender program, instead of the bpy wheel")
     commands.add_parser("test", help="pass the tests; what follows goes to pytest", add_help=False, prefix_chars="\0")
     commands.add_parser("package", help="build and validate the extension")
     commands.add_parser("system-packages", help="name the Debian packages that are missing")
@@ -501,7 +507,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if chosen.command == "test":
             return test(rest)
-        if chosen.command == "package":
+        if chosen.command == "demo":
+            demo(chosen.audio, chosen.avatar, chosen.out, chosen.blender)
+        elif chosen.command == "package":
             package()
         elif chosen.command == "system-packages":
             print(*dict.fromkeys({**missing_system_packages(), **missing_programs()}.values()))
