@@ -92,7 +92,7 @@ def test_zip_depends_on_the_content_alone(build: ModuleType, tmp_path: Path) -> 
 
 
 def needs_blender(build: ModuleType) -> None:
-    if not any(e.stamp.exists() for e in build.BLENDERS):
+    if not any(e.python.exists() for e in build.BLENDERS):
         pytest.skip("no Blender environment is here; `python3 build.py test` makes one")
 
 
