@@ -67,6 +67,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End at once: Blender 4.5 hangs at the interpreter's exit if a class stayed registered."""
+    shutil.rmtree(bpy.app.tempdir, ignore_errors=True)
     shutil.rmtree(_USER, ignore_errors=True)
     sys.stdout.flush()
     sys.stderr.flush()

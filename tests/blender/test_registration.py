@@ -102,7 +102,7 @@ def test_registration_that_fails_undoes_itself(enabled: str, monkeypatch: pytest
 def test_start_up_time(enabled: str, measured: Callable[[str], None]) -> None:
     """Import and registration in a fresh Blender; and nothing heavy comes with it."""
     code = f"""
-import bpy, os, sys, time, addon_utils
+import bpy, os, shutil, sys, time, addon_utils
 import numpy
 before = set(sys.modules)
 started = time.perf_counter()
@@ -112,6 +112,7 @@ assert module is not None
 new = sorted({{n.partition('.')[0] for n in set(sys.modules) - before}})
 print('RESULT', took, *new, flush=True)
 addon_utils.disable({enabled!r})
+shutil.rmtree(bpy.app.tempdir, ignore_errors=True)
 os._exit(0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
