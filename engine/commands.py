@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from .avatar import load_avatar, save_avatar
-from .errors import UserError
 from .shot import load_shot
 
 if TYPE_CHECKING:
@@ -37,16 +36,9 @@ def import_file(source: Path, out: Path, name: str = "", up: str = "+Y", front: 
     Raises:
         UserError: neither of the two, or not readable as such.
     """
-    from .importers import read_checkpoint, read_ply
+    from . import importers
 
-    readers = {".pth": read_checkpoint, ".pt": read_checkpoint, ".ply": read_ply}
-    reader = readers.get(Path(source).suffix.lower())
-    if reader is None:
-        raise UserError(f"{source}: not a file that can be imported.", f"Give one of {', '.join(sorted(readers))}.")
-    avatar = reader(Path(source))
-    avatar.meta.name = name or avatar.meta.name or Path(source).stem
-    avatar.meta.up, avatar.meta.front, avatar.meta.metres_per_unit = up, front, metres
-    save_avatar(avatar, Path(out))
+    save_avatar(importers.import_file(Path(source), name, metres, up, front), Path(out))
     return info(Path(out))
 
 

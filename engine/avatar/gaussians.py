@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -130,16 +130,22 @@ def turn_sh(sh: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     return turned
 
 
-def turn(gaussians: Gaussians, rotation: np.ndarray, factor: float = 1.0) -> Gaussians:
-    """The set turned by `rotation` [3,3] about the origin and scaled by `factor`."""
+def turn_geometry(
+    means: np.ndarray, quats: np.ndarray, scales: np.ndarray, rotation: np.ndarray, factor: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """means [N,3], quats [N,4], scales [N,3] turned by `rotation` [3,3] about the origin and scaled by `factor`."""
     rotation = np.asarray(rotation, np.float64)
-    return replace(
-        gaussians,
-        means=(gaussians.means @ (factor * rotation.T)).astype(np.float32),
-        quats=quat_multiply(matrix_to_quat(rotation), gaussians.quats).astype(np.float32),
-        scales=(gaussians.scales * factor).astype(np.float32),
-        sh=turn_sh(gaussians.sh, rotation),
+    return (
+        (means @ (factor * rotation.T)).astype(np.float32),
+        quat_multiply(matrix_to_quat(rotation), quats).astype(np.float32),
+        (scales * factor).astype(np.float32),
     )
+
+
+def turn(gaussians: Gaussians, rotation: np.ndarray, factor: float = 1.0) -> Gaussians:
+    """The set turned by `rotation` [3,3] about the origin and scaled by `factor`, colours included."""
+    geometry = turn_geometry(gaussians.means, gaussians.quats, gaussians.scales, rotation, factor)
+    return Gaussians(*geometry, gaussians.opacities, turn_sh(gaussians.sh, np.asarray(rotation, np.float64)))
 
 
 def join(parts: list[Gaussians]) -> Gaussians:

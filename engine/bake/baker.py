@@ -12,9 +12,8 @@ import numpy as np
 from .. import __version__
 from ..audio import Sound
 from ..avatar import EMOTIONS, Avatar
-from ..avatar.gaussians import Gaussians, join
+from ..avatar.gaussians import turn_geometry
 from ..cache import CacheHeader, CacheWriter
-from ..deform import BranchMotion
 from ..errors import Cancelled, UserError
 from ..shot import Shot, frame_keys
 from ..views import EMOTION_VIEW, Track
@@ -72,23 +71,26 @@ class Baker:
         x = keyed[rows] + share[rows, None] * said
         return views | {"emotion": emotion_vectors(self.avatar, x)[:, None], "au": np.asarray(shot.au[rows], np.float32)}
 
-    def frames(self, rows: np.ndarray) -> list[tuple[Gaussians, np.ndarray, np.ndarray]]:
-        """The moving Gaussians of rows [F] in Blender's frame, with aleatoric and epistemic variances [M] each."""
+    def frames(self, rows: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+        """The moving Gaussians of rows [F] of the shot, in Blender's frame.
+
+        Returns:
+            for each row: means [M,3], quats [M,4], scales [M,3], aleatoric [M], epistemic [M].
+        """
+        avatar = self.avatar
         if self.deformer is None:
-            empty = np.zeros(0, np.float32)
-            return [(_moving_at_rest(self.avatar), empty, empty) for _ in rows]
+            return [(np.zeros((0, 3)), np.zeros((0, 4)), np.zeros((0, 3)), np.zeros(0), np.zeros(0)) for _ in rows]
         motion = self.deformer.motion(self.views(rows))
+        moved = [(branch, getattr(motion, branch)) for branch in avatar.branches if getattr(motion, branch) is not None]
         result = []
         for f in range(len(rows)):
-            parts, aleatoric, epistemic = [], [], []
-            for branch in self.avatar.branches:
-                moved: BranchMotion | None = getattr(motion, branch)
-                if moved is None:
-                    continue
-                parts.append(self.deformer.deformed(moved, branch, f))
-                aleatoric.append(moved.aleatoric[f])
-                epistemic.append(moved.epistemic[f])
-            result.append((self.avatar.to_blender(join(parts)), np.concatenate(aleatoric), np.concatenate(epistemic)))
+            whole = self.deformer.deformed(motion, f)
+            geometry = [
+                np.concatenate([getattr(whole[branch], name)[avatar.moving(branch)] for branch, _ in moved])
+                for name in ("means", "quats", "scales")
+            ]
+            turned = turn_geometry(*geometry, avatar.rotation_to_blender(), avatar.meta.metres_per_unit)
+            result.append((*turned, *(np.concatenate([getattr(m, name)[f] for _, m in moved]) for name in ("aleatoric", "epistemic"))))
         return result
 
     def bake(
@@ -148,9 +150,9 @@ class Baker:
                     raise Cancelled()
                 batch = groups[at : at + BATCH]
                 rows = np.array([group[0] for group in batch])
-                for group, (moving, aleatoric, epistemic) in zip(batch, self.frames(rows)):
+                for group, frame in zip(batch, self.frames(rows)):
                     row, *others = group
-                    writer.put(numbers[row], keys[row], moving.means, moving.quats, moving.scales, aleatoric, epistemic)
+                    writer.put(numbers[row], keys[row], *frame)
                     for other in others:
                         writer.reuse(numbers[other], keys[other])
                     result.computed += 1
@@ -183,8 +185,3 @@ def emotion_vectors(avatar: Avatar, x: np.ndarray) -> np.ndarray:
             vectors = vectors + x[:, index, None] * (prototypes[avatar.meta.emotions.index(name)] - neutral)
     return vectors.astype(np.float32)
 
-
-def _moving_at_rest(avatar: Avatar) -> Gaussians:
-    """The Gaussians of a static avatar that move: none."""
-    rest, _ = avatar.rest()
-    return Gaussians(*(getattr(rest, name)[:0] for name in ("means", "quats", "scales", "opacities", "sh")))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..audio import Sound, read_sound
 from ..avatar import Avatar, load_avatar
-from ..deform import Deformer
+from ..deform.fast import Deformer
 from ..errors import UserError
 from ..views import Track, build_providers
 

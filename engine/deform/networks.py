@@ -114,7 +114,8 @@ class EmotionView(nn.Module):
         super().__init__()
         self.query = nn.Linear(sizes.emotion_dim, sizes.emotion_channels)
         self.field = PlaneField(sizes.emotion_field, sizes.emotion_channels)
-        self.codebook = nn.ParameterList(torch.empty(rows, sizes.emotion_channels).uniform_(0.1, 0.5) for rows in sizes.codebook)
+        # Rows of unit variance: with smaller ones every query attends alike and emotion has no gradient to begin with.
+        self.codebook = nn.ParameterList(torch.randn(rows, sizes.emotion_channels) for rows in sizes.codebook)
 
     def gate(self, emotion: Tensor) -> Tensor:
         """[F, emotion_dim] -> what each channel of the emotion field is multiplied with, [F, levels * channels]."""

@@ -1,0 +1,185 @@
+"""From files to cache through the command line and the baker, with small random networks and real sound files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support import STAGE
+from support.avatars import static_avatar, talking_avatar
+
+from ua3dtalk.engine.avatar import load_avatar, save_avatar
+from ua3dtalk.engine.bake import Baker, Session
+from ua3dtalk.engine.cache import CacheReader
+from ua3dtalk.engine.errors import Cancelled, UserError
+from ua3dtalk.engine.shot import EmotionCurves, Shot, compose_shot
+from ua3dtalk.engine.shot.emotion import parse_emotion
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bake")
+    save_avatar(talking_avatar(), folder / "head.safetensors")
+    random = np.random.default_rng(0)
+    tone = np.sin(2 * np.pi * np.cumsum(150 + 60 * np.sin(np.arange(32000) / 2500)) / 16000)
+    soundfile.write(folder / "s.wav", 0.3 * tone * (1 + np.sin(np.arange(32000) / 800)) + 0.01 * random.normal(size=32000), 16000)
+    return folder
+
+
+def shot_of(files: Path, keys: list | None = None, **options) -> Shot:
+    avatar = load_avatar(files / "head.safetensors")
+    emotion = EmotionCurves(blink_seed=None) if keys is None else parse_emotion({"keys": keys, "blink": {"automatic": False}}, "keys")
+    return compose_shot(files / "head.safetensors", avatar.hash, files / "s.wav", 2.0, emotion, 25.0, **options)
+
+
+def test_a_bake_moves_what_moves_and_repeats_exactly(files: Path, tmp_path: Path) -> None:
+    shot = shot_of(files)
+    result = Baker(Session("cpu", 1), shot).bake(tmp_path / "a")
+    assert (result.computed, result.moved, result.up_to_date) == (50, 0, 0)
+    reader = CacheReader(tmp_path / "a")
+    assert list(reader.frames()) == list(range(50))
+    avatar = load_avatar(files / "head.safetensors")
+    assert list(reader.moving) == list(avatar.moving_rows()) and len(reader.static) == 80
+    first, later = reader.at(3), reader.at(30)
+    moved = np.abs(first.means - later.means).max(axis=1) > 1e-7
+    assert moved[reader.moving].mean() > 0.9
+    still = np.setdiff1d(np.arange(80), reader.moving)
+    assert not moved[still].any()
+    assert (later.epistemic[reader.moving] > 0).all() and (later.aleatoric[reader.moving] > 0).all()
+
+    again = Baker(Session("cpu", 1), shot).bake(tmp_path / "a")
+    assert (again.computed, again.up_to_date) == (0, 50)
+    Baker(Session("cpu", 1), shot).bake(tmp_path / "b")
+    for name in ("motion.bin", "uncertainty.bin"):
+        one, two = (next((tmp_path / x).glob("store-*")) / name for x in "ab")
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_frame_is_the_deformation_of_its_views(files: Path, tmp_path: Path) -> None:
+    """What lies in the cache is what the plain reference gives for the same views, turned to Blender's frame."""
+    from ua3dtalk.engine.deform import reference
+
+    shot = shot_of(files, [{"frame": 0, "emotion": "happy"}])
+    baker = Baker(Session("cpu", 1), shot)
+    baker.bake(tmp_path)
+    reader, avatar = CacheReader(tmp_path), load_avatar(files / "head.safetensors")
+    views = {name: value[0] for name, value in baker.views(np.array([20])).items()}
+    rows = avatar.moving("face")
+    plain = plain_motion(reference, avatar, "face", views)
+    means = (np.asarray(avatar.tensors["face.means"], np.float64)[rows] + plain) @ avatar.rotation_to_blender().T
+    got = reader.at(20).means[rows]
+    assert np.abs(got - means).max() < 2e-5 * np.abs(means).max()
+
+
+def plain_motion(reference, avatar, branch: str, views: dict) -> np.ndarray:
+    from ua3dtalk.engine.deform.parameters import branch_tensors
+
+    means = np.asarray(avatar.tensors[f"{branch}.means"], np.float64)[avatar.moving(branch)]
+    return reference.deform(branch, means, branch_tensors(avatar.tensors, branch), views, avatar.meta.logvar_bound).d_means
+
+
+def test_only_what_changed_is_computed(files: Path, tmp_path: Path) -> None:
+    session = Session("cpu", 1)
+    Baker(session, shot_of(files, [{"frame": 0, "emotion": "neutral"}])).bake(tmp_path)
+    changed = shot_of(files, [{"frame": 0, "emotion": "neutral"}, {"frame": 40, "emotion": "angry", "blend": 0.2}])
+    result = Baker(session, changed).bake(tmp_path)
+    assert result.computed == 14 and result.up_to_date == 36  # frames 36 to 49; at 35 the blend begins from zero
+
+
+def test_a_moved_sound_is_not_computed_again(files: Path, tmp_path: Path) -> None:
+    session = Session("cpu", 1)
+    Baker(session, shot_of(files)).bake(tmp_path)
+    before = [CacheReader(tmp_path).at(frame).means for frame in range(50)]
+    result = Baker(session, shot_of(files, frames=(0, 49), offset=4 / 25)).bake(tmp_path)
+    assert result.computed == 1 and result.moved == 49  # one frame of silence, shared by the first four
+    reader = CacheReader(tmp_path)
+    for frame in range(4, 50):
+        np.testing.assert_array_equal(reader.at(frame).means, before[frame - 4])
+
+
+def test_order_and_cancel_leave_a_usable_cache(files: Path, tmp_path: Path) -> None:
+    shot = shot_of(files)
+    seen: list[int] = []
+    baker = Baker(Session("cpu", 1), shot)
+    with pytest.raises(Cancelled):
+        baker.bake(tmp_path, first=[40, 39], progress=lambda done, total, text: seen.append(done), stopped=lambda: bool(seen) and seen[-1] >= 16)
+    frames = CacheReader(tmp_path).frames()
+    assert len(frames) == 16 and {39, 40} <= set(frames)
+    result = baker.bake(tmp_path)
+    assert result.up_to_date == 16 and result.computed == 34
+
+
+def test_without_sound_emotion_still_moves_the_face(files: Path, tmp_path: Path) -> None:
+    avatar = load_avatar(files / "head.safetensors")
+    emotion = parse_emotion({"keys": [{"frame": 0, "emotion": "happy"}, {"frame": 20, "emotion": "sad"}]}, "keys")
+    shot = compose_shot(files / "head.safetensors", avatar.hash, None, 0, emotion, 25, (0, 24))
+    assert Baker(Session("cpu", 1), shot).bake(tmp_path).computed < 25  # held poses are computed once
+    reader = CacheReader(tmp_path)
+    assert np.abs(reader.at(0).means - reader.at(24).means).max() > 1e-6
+
+
+def test_a_static_avatar_bakes_to_itself(tmp_path: Path) -> None:
+    save_avatar(static_avatar(), tmp_path / "still.safetensors")
+    avatar = load_avatar(tmp_path / "still.safetensors")
+    shot = compose_shot(tmp_path / "still.safetensors", avatar.hash, None, 0, EmotionCurves(), 25, (0, 3))
+    Baker(Session("cpu", 1), shot).bake(tmp_path / "c")
+    reader = CacheReader(tmp_path / "c")
+    np.testing.assert_array_equal(reader.at(2).means, reader.static.means)
+
+
+def test_files_that_changed_since_are_refused(files: Path, tmp_path: Path) -> None:
+    shot = shot_of(files)
+    with pytest.raises(UserError, match="head.safetensors has changed"):
+        Baker(Session("cpu", 1), replace(shot, avatar_hash="0" * 64))
+    with pytest.raises(UserError, match="s.wav has changed"):
+        Baker(Session("cpu", 1), replace(shot, sound_hash="0" * 64))
+    with pytest.raises(UserError, match="gone.wav"):
+        Baker(Session("cpu", 1), replace(shot, sound=tmp_path / "gone.wav"))
+
+
+def test_an_avatar_refuses_a_provider_it_was_not_trained_with(files: Path, tmp_path: Path) -> None:
+    avatar = talking_avatar()
+    avatar.meta.views["audio"].version = 99
+    save_avatar(avatar, tmp_path / "head.safetensors")
+    shutil.copy(files / "s.wav", tmp_path)
+    with pytest.raises(UserError, match="version 99"):
+        Baker(Session("cpu", 1), shot_of(tmp_path))
+
+
+def engine(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "engine", *map(str, arguments)], cwd=STAGE / "ua3dtalk", capture_output=True, text=True)
+
+
+def test_the_command_line_bakes(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text('{"fps": 25, "keys": [{"frame": 0, "emotion": "happy", "intensity": 1.0}]}')
+    arguments = ("--avatar", files / "head.safetensors", "--audio", files / "s.wav", "--emotion", tmp_path / "e.json", "--threads", 1)
+    done = engine("bake", *arguments, "--fps", 25, "--out", tmp_path / "c", "--json")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[-1]["computed"] + lines[-1]["moved"] == 50
+    assert any(line.get("progress") == 50 for line in lines)
+    assert len(CacheReader(tmp_path / "c").frames()) == 50
+
+    info = json.loads(engine("info", files / "head.safetensors", "--json").stdout)
+    assert info["gaussians"] == {"face": 60, "mouth": 20} and info["moving"] == {"face": 30, "mouth": 20}
+
+
+def test_the_command_line_refuses_in_one_line(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("no sound")
+    common = ("bake", "--avatar", files / "head.safetensors", "--out", tmp_path / "c")
+    for extra, words in (
+        (("--audio", tmp_path / "text.wav"), "text.wav"),
+        (("--audio", files / "s.wav", "--fps", 0), "frames a second"),
+        (("--frames", "a:b"), "--frames"),
+        ((), "Give a sound"),
+    ):
+        done = engine(*common, *extra)
+        assert done.returncode == 1 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "c").exists()
