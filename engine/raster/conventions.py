@@ -1,0 +1,21 @@
+"""Numbers that decide the picture, as gsplat 1.5 has them."""
+
+EPS2D = 0.3
+"""Pixels squared added to both diagonal terms of a projected covariance."""
+
+NEAR = 0.01
+"""Gaussians whose centre lies nearer to the camera plane (or behind it) are not drawn; scene units."""
+
+MAX_ALPHA = 0.999
+MIN_ALPHA = 1.0 / 255.0
+"""A Gaussian's alpha at a pixel is clamped to MAX_ALPHA and skipped below MIN_ALPHA."""
+
+MIN_TRANSMITTANCE = 1e-4
+"""A pixel is finished before the Gaussian that would take its transmittance to this or below."""
+
+FRUSTUM_MARGIN = 0.3
+"""Share of the half field of view by which the point of linearisation may lie outside the picture."""
+
+TILE = 16
+EXTEND = 3.33
+"""Standard deviations that bound a Gaussian of opacity 1: just past where its alpha falls under MIN_ALPHA."""
