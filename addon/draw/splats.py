@@ -34,6 +34,8 @@ class Splats:
     uncertainty: [N,2] aleatoric and epistemic (linear), or None: no uncertainty, drawn as 0.
     matrix_world: [4,4] object to world; any affine matrix, also mirrored or flattened.
     composite: `layered` (all mouth splats behind all face splats) or `sorted` (by depth alone).
+    note: why this is not what was asked for (an avatar at rest where a frame is not baked), else "". The viewport draws it
+    and shows the note; a render refuses it.
     """
 
     means: NDArray[np.float32]
@@ -45,6 +47,7 @@ class Splats:
     uncertainty: NDArray[np.float32] | None = None
     matrix_world: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     composite: Composite = "sorted"
+    note: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError where a shape or the composite does not fit."""
