@@ -104,17 +104,19 @@ def _deform(options: argparse.Namespace) -> dict[str, Any]:
 def _bake(options: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from .audio import read_sound
-    from .bake import Baker, Session
     from .shot import EmotionCurves, compose_shot, load_emotion
 
+    frames = _range(options.frames)
     if not 0 < options.fps < 100_000:
         raise UserError(f"{options.fps:g} frames a second cannot be baked.", "Give --fps a number such as 24, 25 or 30.")
     emotion = EmotionCurves() if options.emotion is None else load_emotion(options.emotion)
+
+    from .audio import read_sound  # scipy and torch load only once the arguments make sense
+    from .bake import Baker, Session
+
     session = Session(options.device, options.threads)
     avatar, _ = session.avatar(options.avatar)
     duration = 0.0 if options.audio is None else read_sound(options.audio).duration
-    frames = _range(options.frames)
     shot = compose_shot(options.avatar, avatar.hash, options.audio, duration, emotion, options.fps, frames, options.offset)
     result = Baker(session, shot).bake(options.out, progress=_Printer(options.json))
     return asdict(result)
