@@ -435,7 +435,7 @@ def test(arguments: Sequence[str]) -> int:
         ensure(e)
     if not blenders:
         say("no Python that a Blender module fits is here (3.11 or 3.13): Blender's tests are left out")
-    env = {"UA3DTALK_ENGINE_PYTHON": str(ENGINE.python)}
+    env = {"UA3DTALK_PYTHON": str(ENGINE.python)}
     if blenders:
         env["UA3DTALK_ZIP"] = str(package())
     runs = [("engine", ENGINE, engine_paths)] if engine_paths else []

@@ -30,7 +30,7 @@ def shared_data(*parts: str) -> Path:
 
 def engine_python() -> Path:
     """The Python of the engine's environment: the running one outside Blender, else .venv/engine's, else a skip."""
-    named = os.environ.get("UA3DTALK_ENGINE_PYTHON")
+    named = os.environ.get("UA3DTALK_PYTHON")
     if named:
         return Path(named)
     if "bpy" not in sys.modules:
