@@ -18,12 +18,13 @@ import soundfile
 from support import STAGE
 from support.avatars import talking_avatar
 
+from ua3dtalk.engine import __version__
 from ua3dtalk.engine.avatar import load_avatar, save_avatar
 from ua3dtalk.engine.cache import CacheReader
 from ua3dtalk.engine.errors import Cancelled, UserError
 from ua3dtalk.engine.shot import EmotionCurves, compose_shot, save_shot
 from ua3dtalk.engine.worker.client import WorkerClient
-from ua3dtalk.engine.worker.protocol import MAX_MESSAGE, Decoder, ProtocolError, encode, proof, proves
+from ua3dtalk.engine.worker.protocol import MAX_MESSAGE, PROTOCOL_VERSION, Decoder, ProtocolError, encode, proof, proves
 
 ROOT = STAGE / "ua3dtalk"
 
@@ -213,11 +214,8 @@ def talk(client: WorkerClient, peer: socket.socket, *messages: dict) -> list[dic
 @pytest.mark.skipif(os.name == "nt", reason="needs a script as a program")
 def test_foreign_peers_are_dropped_and_the_own_worker_still_comes(tmp_path: Path) -> None:
     """Wrong tokens, replayed proofs, garbage: none gets in, none keeps the real worker out."""
-    from ua3dtalk.engine import __version__
-    from ua3dtalk.engine.worker.protocol import PROTOCOL_VERSION
-
     client = sleeping_client(tmp_path)
-    hello = {"type": "hello", "protocol": PROTOCOL_VERSION, "engine": __version__, "nonce": "ab" * 16}
+    hello = {"type": "hello", "nonce": "ab" * 16}
     try:
         client.start()
         for third in (
@@ -231,17 +229,27 @@ def test_foreign_peers_are_dropped_and_the_own_worker_still_comes(tmp_path: Path
             assert [message["type"] for message in heard] == ["challenge"]
             assert client.state == "starting"
             peer.close()
-        # The client's own proof, sent back to it, is for the other role.
+        # A proof seen in one handshake, replayed in another, and the client's own proof sent back to it.
         peer = connect(client)
         (challenge,) = talk(client, peer, hello)
-        talk(client, peer, {"type": "proof", "proof": challenge["proof"]})
-        assert client.state == "starting"
+        good = proof(client._token, "worker", challenge["nonce"], hello["nonce"])
         peer.close()
+        for shown in (good, challenge["proof"]):
+            peer = connect(client)
+            talk(client, peer, hello, {"type": "proof", "proof": shown})
+            assert client.state == "starting"
+            peer.close()
+        garbage = connect(client)
+        garbage.sendall(b"GET / HTTP/1.1\r\n\r\n" + os.urandom(100))
+        silent = [connect(client) for _ in range(3)]  # these stay open and say nothing
+        # Who holds the token gets in all the same.
         peer = connect(client)
-        peer.sendall(b"GET / HTTP/1.1\r\n\r\n" + os.urandom(100))
-        for _ in range(20):
-            client.pump(0.02)
-        assert client.state == "starting"
+        (challenge,) = talk(client, peer, hello)
+        shown = proof(client._token, "worker", challenge["nonce"], hello["nonce"])
+        talk(client, peer, {"type": "proof", "proof": shown, "info": {"protocol": PROTOCOL_VERSION, "engine": __version__}})
+        assert client.state == "ready"
+        for peer in (garbage, *silent):
+            peer.close()
     finally:
         client.stop()
 
@@ -250,7 +258,10 @@ def test_foreign_peers_are_dropped_and_the_own_worker_still_comes(tmp_path: Path
 def test_a_worker_of_another_version_is_refused(tmp_path: Path) -> None:
     client = sleeping_client(tmp_path)
     client.start()
-    talk(client, connect(client), {"type": "hello", "protocol": 99, "engine": "9.9", "nonce": "x"})
+    peer = connect(client)
+    (challenge,) = talk(client, peer, {"type": "hello", "nonce": "x"})
+    shown = proof(client._token, "worker", challenge["nonce"], "x")
+    talk(client, peer, {"type": "proof", "proof": shown, "info": {"protocol": 99, "engine": "9.9"}})
     assert client.state == "failed" and client.error is not None and "9.9" in client.error.message
 
 

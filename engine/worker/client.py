@@ -17,6 +17,7 @@ from ..errors import Cancelled, UserError
 from .protocol import PROTOCOL_VERSION, Decoder, Message, ProtocolError, encode, proof, proves
 
 START_TIMEOUT = 120.0
+MOST_PEERS = 16
 SILENCE_TIMEOUT = 60.0
 """Seconds without a sign of life after which a worker counts as hung."""
 
@@ -63,6 +64,16 @@ class Job:
         return self.result
 
 
+@dataclass
+class _Peer:
+    """Somebody who connected and has not proved to be our worker yet."""
+
+    socket: socket.socket
+    decoder: Decoder
+    own_nonce: str
+    nonce: str = ""
+
+
 class WorkerClient:
     """One worker process.
 
@@ -85,8 +96,9 @@ class WorkerClient:
         self._process: subprocess.Popen[bytes] | None = None
         self._listener: socket.socket | None = None
         self._socket: socket.socket | None = None
+        self._peers: list[_Peer] = []
         self._decoder = Decoder()
-        self._token = self._nonce = self._peer_nonce = ""
+        self._token = ""
         self._last_heard = self._started = 0.0
 
     @property
@@ -110,7 +122,6 @@ class WorkerClient:
         self._close()
         self.error = None
         self._token = secrets.token_hex(32)
-        self._nonce = secrets.token_hex(16)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=4)
         self._listener.setblocking(False)
         port = self._listener.getsockname()[1]
@@ -178,23 +189,74 @@ class WorkerClient:
         """Handle what has arrived; waits for something at most `wait` seconds. Never raises."""
         if self.state not in ("starting", "ready"):
             return
-        waiting = self._socket or self._listener
-        readable = select.select([waiting], [], [], wait)[0] if waiting is not None else []
-        if self._socket is None and readable:
-            self._accept()
-        elif readable:
+        if self.state == "starting":
+            self._hear_peers(wait)
+        elif self._socket is not None and select.select([self._socket], [], [], wait)[0]:
             self._receive()
         if self.state in ("starting", "ready"):
             self._check_alive()
 
-    def _accept(self) -> None:
+    def _hear_peers(self, wait: float) -> None:
+        """Anybody on this machine can connect: each peer gets its own handshake, and none keeps the worker out."""
         assert self._listener is not None
-        try:
-            self._socket, _ = self._listener.accept()
-        except OSError:
-            return
-        self._socket.settimeout(5.0)
-        self._decoder = Decoder()
+        sockets = [self._listener, *(peer.socket for peer in self._peers)]
+        readable = select.select(sockets, [], [], wait)[0]
+        for peer in [peer for peer in self._peers if peer.socket in readable]:
+            try:
+                data = peer.socket.recv(1 << 16)
+                messages = peer.decoder.feed(data)
+            except (OSError, ProtocolError):
+                data, messages = b"", []
+            if not data or not all(self._handshake(peer, message) for message in messages if self.state == "starting"):
+                self._drop(peer)
+            if self.state != "starting":
+                return
+        if self._listener in readable:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            connection.settimeout(5.0)
+            self._peers.append(_Peer(connection, Decoder(), secrets.token_hex(16)))
+            if len(self._peers) > MOST_PEERS:
+                self._drop(self._peers[0])
+
+    def _drop(self, peer: _Peer) -> None:
+        if peer in self._peers:
+            self._peers.remove(peer)
+            peer.socket.close()
+
+    def _handshake(self, peer: _Peer, message: Message) -> bool:
+        """One step of a peer's handshake; False where it is none of ours."""
+        if message["type"] == "hello" and isinstance(message.get("nonce"), str) and not peer.nonce:
+            peer.nonce = message["nonce"]
+            answer = proof(self._token, "client", peer.nonce, peer.own_nonce)
+            try:
+                peer.socket.sendall(encode({"type": "challenge", "nonce": peer.own_nonce, "proof": answer}))
+            except OSError:
+                return False
+            return True
+        if message["type"] != "proof" or not peer.nonce:
+            return False
+        if not proves(self._token, "worker", peer.own_nonce, peer.nonce, message.get("proof")):
+            return False
+        info = message.get("info")
+        self.info = info if isinstance(info, dict) else {}
+        if self.info.get("protocol") != PROTOCOL_VERSION or self.info.get("engine") != __version__:
+            self._fail(
+                f"The engine is version {self.info.get('engine')} (protocol {self.info.get('protocol')}), "
+                f"the extension {__version__} (protocol {PROTOCOL_VERSION})."
+            )
+            return True
+        self._peers.remove(peer)
+        self._socket, self._decoder = peer.socket, peer.decoder
+        self._close_listener()
+        self.state = "ready"
+        self._last_heard = time.monotonic()
+        queue, self._queue = self._queue, []
+        for waiting in queue:
+            self._send(waiting)
+        return True
 
     def _receive(self) -> None:
         assert self._socket is not None
@@ -205,44 +267,9 @@ class WorkerClient:
             data, messages = b"", []
         for message in messages:
             self._last_heard = time.monotonic()
-            if self.state == "starting":
-                self._handshake(message)
-            elif self.state == "ready":
-                self._handle(message)
+            self._handle(message)
         if not data:
-            if self.state == "ready":
-                self._fail("The engine closed the connection.")
-            else:
-                self._drop()
-
-    def _drop(self) -> None:
-        """Forget a peer that did not prove itself; our own child may still come."""
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = None
-
-    def _handshake(self, message: Message) -> None:
-        if message["type"] == "hello" and isinstance(message.get("nonce"), str):
-            if message.get("protocol") != PROTOCOL_VERSION or message.get("engine") != __version__:
-                self._fail(
-                    f"The engine is version {message.get('engine')} (protocol {message.get('protocol')}), "
-                    f"the extension {__version__} (protocol {PROTOCOL_VERSION})."
-                )
-                return
-            self._peer_nonce = message["nonce"]
-            answer = proof(self._token, "client", self._peer_nonce, self._nonce)
-            self._send({"type": "challenge", "nonce": self._nonce, "proof": answer})
-        elif message["type"] == "proof" and proves(self._token, "worker", self._nonce, self._peer_nonce, message.get("proof")):
-            self.info = message.get("info") if isinstance(message.get("info"), dict) else {}
-            self.state = "ready"
-            assert self._listener is not None
-            self._listener.close()
-            self._listener = None
-            queue, self._queue = self._queue, []
-            for waiting in queue:
-                self._send(waiting)
-        else:
-            self._drop()
+            self._fail("The engine closed the connection.")
 
     def _handle(self, message: Message) -> None:
         job = self._jobs.get(message.get("id", -1))
@@ -302,10 +329,10 @@ class WorkerClient:
 
     def _close(self) -> None:
         self._queue = []
-        for item in (self._socket, self._listener):
-            if item is not None:
-                item.close()
-        self._socket = self._listener = None
+        self._close_listener()
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
         process, self._process = self._process, None
         if process is None:
             return
@@ -319,3 +346,10 @@ class WorkerClient:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def _close_listener(self) -> None:
+        for peer in list(self._peers):
+            self._drop(peer)
+        if self._listener is not None:
+            self._listener.close()
+        self._listener = None

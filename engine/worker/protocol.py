@@ -3,9 +3,9 @@
 A message is a JSON object behind four bytes of length (big endian). Blender listens on a loopback port for its own child, which
 connects and gets the token through its standard input. Both sides then prove that they hold it:
 
-1. worker: hello {protocol, engine, nonce}
+1. worker: hello {nonce}
 2. Blender: challenge {nonce, proof = HMAC-SHA256(token, "client" + worker's nonce + own nonce)}
-3. worker: proof {proof = HMAC-SHA256(token, "worker" + Blender's nonce + own nonce), info}
+3. worker: proof {proof = HMAC-SHA256(token, "worker" + Blender's nonce + own nonce), info {protocol, engine, ...}}
 
 After it: request {id, method, params, generation: [name, number] or null}, cancel {id}, ping; and from the worker
 progress {id, done, total, text}, result {id, result}, error {id, message, remedy, cancelled}, alive.

@@ -54,7 +54,7 @@ class Server:
 
     def _handshake(self) -> None:
         nonce = secrets.token_hex(16)
-        self._send({"type": "hello", "protocol": PROTOCOL_VERSION, "engine": __version__, "nonce": nonce})
+        self._send({"type": "hello", "nonce": nonce})
         messages: list[Message] = []
         while not messages:
             data = self._socket.recv(1 << 16)
@@ -65,7 +65,8 @@ class Server:
         peer = challenge.get("nonce")
         if not isinstance(peer, str) or not proves(self._token, "client", nonce, peer, challenge.get("proof")):
             raise UserError("The other side does not hold the token of this worker.")
-        self._send({"type": "proof", "proof": proof(self._token, "worker", peer, nonce), "info": self._info})
+        info = self._info | {"protocol": PROTOCOL_VERSION, "engine": __version__}
+        self._send({"type": "proof", "proof": proof(self._token, "worker", peer, nonce), "info": info})
 
     def _read(self) -> None:
         try:
