@@ -64,7 +64,9 @@ class UA3DTalkRenderEngine(bpy.types.RenderEngine):
                 self.report({"WARNING"}, f"View layer {depsgraph.view_layer.name} shows no avatar to the render")
             passes = draw_passes(found, frame, depsgraph)
         except Exception as error:  # noqa: BLE001 - Blender prints a traceback and shows an empty picture otherwise
-            # Ends an animation here, too: the operator fails, and no file is written for this frame.
+            # The report makes the operator fail, ends an animation here and keeps Blender from saving a picture that is not
+            # there (it crashes with error_set alone); error_set puts the line into the render window.
+            self.report({"ERROR"}, str(error))
             self.error_set(str(error))
             return
         self._write(passes, frame, depsgraph.view_layer.name)
