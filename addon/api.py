@@ -1,0 +1,225 @@
+"""What the operators do, as plain functions for scripts.
+
+    from bl_ext.user_default.ua3dtalk.addon import api
+
+    head = api.import_avatar("head.safetensors")
+    api.attach_audio(head, "speech.wav", frame=10)
+    api.key_emotion(head, "happy", frame=25, blend=10)
+    api.bake(head)
+    api.render("//frames/####")
+
+Each raises `UserError` with one clear line where something cannot be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+
+from ..engine.errors import UserError
+from . import audio, avatar, baking, compat, curves, frames, session, status
+from .core.channels import INTENSITY_MAX
+from .core.presets import all_weights, preset_weights
+from .core.stale import StaleReport
+from .draw.viewport import ENGINE
+
+CONVERTED = (".ply", ".pth", ".pt")
+"""Files that the engine turns into an avatar beside them."""
+
+__all__ = [
+    "UserError", "attach_audio", "bake", "clear_cache", "import_avatar", "key_emotion", "key_preset", "render", "stale",
+]  # fmt: skip
+
+
+def import_avatar(
+    path: str | Path,
+    name: str = "",
+    location: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    collection: bpy.types.Collection | None = None,
+    up: str = "+Y",
+    front: str = "+Z",
+    metres_per_unit: float = 1.0,
+) -> bpy.types.Object:
+    """A new object from an avatar file; it becomes the active one.
+
+    Args:
+        path: .safetensors; or .ply (3DGS) or .pth (the authors' checkpoint), which are converted into an avatar beside them.
+        name: of the object; the avatar's own by default.
+        location: metres.
+        up, front, metres_per_unit: of a .ply or .pth, which do not say: axes such as `+Y`, `-Z`.
+    """
+    path = Path(bpy.path.abspath(str(path)))
+    if path.suffix.lower() in CONVERTED:
+        path = convert(path, up, front, metres_per_unit)
+    obj = avatar.create(path, name, collection)
+    obj.location = location
+    if bpy.context.view_layer.objects.get(obj.name) is obj:
+        for other in bpy.context.view_layer.objects.selected.values():
+            other.select_set(False)
+        obj.select_set(True)
+        bpy.context.view_layer.objects.active = obj
+    return obj
+
+
+def convert(source: Path, up: str = "+Y", front: str = "+Z", metres_per_unit: float = 1.0) -> Path:
+    """Let the engine turn a .ply or .pth into an avatar file; nothing that exists is overwritten. Returns the new file."""
+    if not source.is_file():
+        raise UserError(f"There is no file {source}.", "Check the path.")
+    numbered = (source.with_name(f"{source.stem}{number}.safetensors") for number in ("", *(f"-{n}" for n in range(2, 1000))))
+    out = next(path for path in numbered if not path.exists())
+    parameters = {"source": str(source), "out": str(out), "up": up, "front": front, "metres": metres_per_unit}
+    session.client().request("import", parameters).wait()
+    return out
+
+
+def attach_audio(
+    obj: bpy.types.Object,
+    path: str | Path | None = None,
+    frame: float | None = None,
+    strip: str | None = None,
+    as_strip: bool = True,
+    scene: bpy.types.Scene | None = None,
+) -> Any:
+    """Give an avatar its speech.
+
+    Args:
+        path: a sound file. frame: scene frame at which it begins, the scene's first by default.
+        strip: name of a sound strip that exists, instead of a file.
+        as_strip: True adds a sound strip for the file (heard in playback, can be moved and trimmed); False does without.
+
+    Returns:
+        The strip, or None.
+    """
+    scene = scene or bpy.context.scene
+    _editable(obj)
+    if strip is not None:
+        found = next((one for one in compat.sound_strips(scene) if one.name == strip), None)
+        if found is None:
+            raise UserError(f"{scene.name} has no sound strip {strip!r}.", "Check the name in the sequencer.")
+        audio.attach_strip(obj, found)
+        return found
+    if path is None:
+        raise UserError("Give a sound file, or the name of a strip.")
+    path = Path(bpy.path.abspath(str(path)))
+    frame = scene.frame_start if frame is None else frame
+    if not as_strip:
+        audio.attach_file(obj, path, float(frame))
+        return None
+    if frame != int(frame):
+        raise UserError(f"A strip begins at a whole frame, not at {frame:g}.", "Round it, or attach the file without a strip.")
+    made = audio.add_strip(scene, path, int(frame))
+    audio.attach_strip(obj, made)
+    return made
+
+
+def key_emotion(
+    obj: bpy.types.Object,
+    emotion: str | Mapping[str, float],
+    frame: float | None = None,
+    intensity: float = 1.0,
+    blend: float = 10.0,
+    scene: bpy.types.Scene | None = None,
+) -> None:
+    """Key all eight emotion sliders and the intensity, blending from what they were `blend` frames before.
+
+    Args:
+        emotion: one of engine.avatar.EMOTIONS, or a mixture such as {"happy": 0.7, "surprised": 0.3}.
+        frame: at which the emotion is fully there, the current one by default.
+        intensity: 0..2; blend: frames, >= 0.
+    """
+    scene = scene or bpy.context.scene
+    _editable(obj)
+    if not 0.0 <= intensity <= INTENSITY_MAX or blend < 0:
+        raise UserError(f"Intensity {intensity:g} or blend {blend:g} is out of range.", f"Intensity is 0 to {INTENSITY_MAX:g}, blend 0 or more.")
+    frame = scene.frame_current_final if frame is None else frame
+    curves.key_sliders(obj, scene, {**all_weights(emotion), "intensity": intensity}, float(frame), float(blend))
+
+
+def key_preset(
+    obj: bpy.types.Object, preset: str, frame: float | None = None, intensity: float = 1.0, blend: float = 10.0,
+    scene: bpy.types.Scene | None = None,
+) -> None:  # fmt: skip
+    """`key_emotion` with one of core.presets.PRESETS by its identifier."""
+    key_emotion(obj, preset_weights(preset), frame, intensity, blend, scene)
+
+
+def bake(
+    obj: bpy.types.Object, frame_range: tuple[int, int] | None = None, scene: bpy.types.Scene | None = None
+) -> dict[str, Any]:
+    """Bake an avatar and wait for it; only frames that are out of date are computed.
+
+    Args:
+        frame_range: first and last frame, instead of the object's own range.
+
+    Returns:
+        {"computed", "moved", "up_to_date": frames, "seconds", "cache": folder}
+    """
+    scene = scene or bpy.context.scene
+    try:
+        return baking.BakeRun(obj, scene, frame_numbers(frame_range)).wait()
+    finally:
+        frames.show(obj, scene)
+
+
+def frame_numbers(frame_range: tuple[int, int] | None) -> np.ndarray | None:
+    """Frames of a (first, last) pair; None for None."""
+    if frame_range is None:
+        return None
+    first, last = frame_range
+    if last < first:
+        raise UserError(f"Frames {first} to {last} cannot be baked.", "Give the first and the last frame.")
+    return np.arange(first, last + 1, dtype=np.int32)
+
+
+def stale(obj: bpy.types.Object, scene: bpy.types.Scene | None = None) -> StaleReport:
+    """What of an avatar's bake is missing or out of date, and why."""
+    return status.check(obj, scene or bpy.context.scene)
+
+
+def clear_cache(obj: bpy.types.Object, scene: bpy.types.Scene | None = None) -> bool:
+    """Remove an avatar's bake from disk. True where there was one."""
+    cleared = baking.clear(obj)
+    frames.show(obj, scene or bpy.context.scene, again=True)
+    return cleared
+
+
+def render(
+    path: str | Path | None = None,
+    frame_range: tuple[int, int] | None = None,
+    animation: bool = True,
+    scene: bpy.types.Scene | None = None,
+    engine: str = ENGINE,
+) -> None:
+    """Render the scene, with its own compositor set-up as it is.
+
+    Args:
+        path: output path, `####` for the frame number; the scene's own by default.
+        frame_range: first and last frame; the scene's own by default.
+        animation: False renders the current frame alone.
+        engine: `bl_idname` of a render engine; "" keeps the scene's.
+    """
+    scene = scene or bpy.context.scene
+    before = (scene.render.filepath, scene.render.engine, scene.frame_start, scene.frame_end)
+    try:
+        if path is not None:
+            scene.render.filepath = str(path)
+        if engine:
+            scene.render.engine = engine
+        if frame_range is not None:
+            scene.frame_start, scene.frame_end = frame_range
+        bpy.ops.render.render(animation=animation, write_still=not animation, scene=scene.name)
+    except RuntimeError as error:
+        raise UserError(str(error).strip(), "") from error
+    finally:
+        scene.render.filepath, scene.render.engine, scene.frame_start, scene.frame_end = before
+
+
+def _editable(obj: bpy.types.Object) -> None:
+    if not avatar.is_avatar(obj):
+        raise UserError(f"{obj.name if obj else 'Nothing'} is no UA-3DTalk avatar.", "Import one with File > Import.")
+    if obj.library is not None:
+        raise UserError(f"{obj.name} is linked from {obj.library.filepath}.", "Edit it in its own file, or make it local.")

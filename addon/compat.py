@@ -1,0 +1,176 @@
+"""Every difference between Blender versions, told by what is there rather than by the version's number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+
+# ------------------------------------------------------------------------------------------------------ point clouds
+
+_ATTRIBUTE_TYPES = {item.identifier for item in bpy.types.Attribute.bl_rna.properties["data_type"].enum_items}
+# kind -> (attribute type, name of the value in `data`)
+_KINDS = {
+    "vector": ("FLOAT_VECTOR", "vector"),
+    "quaternion": ("QUATERNION", "value"),
+    "float": ("FLOAT", "value"),
+    "integer": ("INT", "value"),
+    # FLOAT4 came with 5.1; before, the same four numbers travel as a colour (scene linear, so nothing converts them).
+    "float4": ("FLOAT4", "vector") if "FLOAT4" in _ATTRIBUTE_TYPES else ("FLOAT_COLOR", "color"),
+}
+
+
+def new_pointcloud(name: str, count: int) -> bpy.types.PointCloud:
+    """A point cloud data-block of `count` points.
+
+    Raises:
+        RuntimeError: Blender refuses (before 5.1 the points come from a converted mesh, which needs Object Mode).
+    """
+    if hasattr(bpy.types.PointCloud, "resize"):
+        cloud = bpy.data.pointclouds.new(name)
+        cloud.resize(count)
+        return cloud
+    mesh = bpy.data.meshes.new(name)
+    mesh.vertices.add(count)
+    made = bpy.data.objects.new(name, mesh)
+    collection = bpy.context.scene.collection
+    collection.objects.link(made)
+    try:
+        with bpy.context.temp_override(object=made, active_object=made, selected_objects=[made], selected_editable_objects=[made]):
+            bpy.ops.object.convert(target="POINTCLOUD")
+        cloud = made.data
+        if not isinstance(cloud, bpy.types.PointCloud):
+            raise RuntimeError("Blender made no point cloud")
+    finally:
+        bpy.data.objects.remove(made)
+        if not mesh.users:
+            bpy.data.meshes.remove(mesh)
+    cloud.name = name
+    return cloud
+
+
+def mark_as_splats(cloud: bpy.types.PointCloud) -> bool:
+    """Tell Blender that the points are Gaussian splats, where it can draw such (5.3). True where it took it."""
+    kind = cloud.bl_rna.properties.get("type")
+    if kind is None or "GAUSSIAN_SPLAT" not in {item.identifier for item in kind.enum_items}:
+        return False
+    cloud.type = "GAUSSIAN_SPLAT"
+    return True
+
+
+def write_attribute(cloud: bpy.types.PointCloud, name: str, kind: str, values: np.ndarray) -> None:
+    """Set a point attribute, made if missing. kind: `vector`, `quaternion`, `float4`, `float` or `integer`.
+
+    Raises:
+        ValueError: the number of values is not that of the points.
+    """
+    data_type, value = _KINDS[kind]
+    attribute = cloud.attributes.get(name)
+    if attribute is not None and (attribute.data_type != data_type or attribute.domain != "POINT"):
+        cloud.attributes.remove(attribute)
+        attribute = None
+    if attribute is None:
+        attribute = cloud.attributes.new(name, data_type, "POINT")
+    if len(attribute.data) != len(values):
+        raise ValueError(f"{len(values)} values for {len(attribute.data)} points")
+    number = np.int32 if kind == "integer" else np.float32
+    attribute.data.foreach_set(value, np.ascontiguousarray(values, number).ravel())
+
+
+def read_attribute(cloud: bpy.types.PointCloud, name: str) -> np.ndarray:
+    """A point attribute's values [N,...]. Raises KeyError where there is none."""
+    attribute = cloud.attributes[name]
+    value, width = {
+        "FLOAT_VECTOR": ("vector", 3), "QUATERNION": ("value", 4), "FLOAT": ("value", 1), "INT": ("value", 1),
+        "FLOAT_COLOR": ("color", 4), "FLOAT4": ("vector", 4),
+    }[attribute.data_type]  # fmt: skip
+    flat = np.empty(len(attribute.data) * width, np.int32 if attribute.data_type == "INT" else np.float32)
+    attribute.data.foreach_get(value, flat)
+    return flat if width == 1 else flat.reshape(-1, width)
+
+
+# ------------------------------------------------------------------------------------------------------------ strips
+
+
+def strips(scene: bpy.types.Scene, make: bool = False) -> Any:
+    """The top strips of a scene's sequencer, or None where it has none and `make` is False."""
+    editor = scene.sequence_editor or (scene.sequence_editor_create() if make else None)
+    if editor is None:
+        return None
+    return editor.strips if hasattr(editor, "strips") else editor.sequences
+
+
+def sound_strips(scene: bpy.types.Scene) -> list[Any]:
+    """All sound strips of a scene, also those inside of meta strips."""
+    editor = scene.sequence_editor
+    if editor is None:
+        return []
+    every = editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
+    return [strip for strip in every if strip.type == "SOUND"]
+
+
+def strip_times(strip: Any) -> tuple[float, float, float, float]:
+    """(frame of the content's begin, frames of it cut away before that, first frame, first frame after) of a strip."""
+    if hasattr(strip, "content_start"):  # 5.2's names; the old ones warn
+        return strip.content_start, strip.content_trim_start, strip.left_handle, strip.right_handle
+    return strip.frame_start, strip.animation_offset_start, strip.frame_final_start, strip.frame_final_end
+
+
+def is_retimed(strip: Any) -> bool:
+    """True where the strip's speed was changed: Blender does not tell which second of the sound a frame has then."""
+    return len(getattr(strip, "retiming_keys", ())) > 0
+
+
+# ---------------------------------------------------------------------------------------------------------- f-curves
+
+
+def fcurves(owner: bpy.types.ID) -> Any:
+    """The F-curves that the owner's action holds for it, or an empty list."""
+    data = owner.animation_data
+    if data is None or data.action is None:
+        return []
+    if hasattr(data, "action_slot"):
+        if data.action_slot is None:
+            return []
+        from bpy_extras import anim_utils
+
+        bag = anim_utils.action_get_channelbag_for_slot(data.action, data.action_slot)
+        return [] if bag is None else bag.fcurves
+    return data.action.fcurves
+
+
+def fcurve(owner: bpy.types.ID, path: str) -> Any:
+    """The F-curve of a property of `owner`, or None."""
+    return next((curve for curve in fcurves(owner) if curve.data_path == path), None)
+
+
+# ------------------------------------------------------------------------------------------------------------- sound
+
+
+def sound_seconds(path: Path) -> float | None:
+    """Length of a sound file as Blender plays it, or None where it cannot read it."""
+    import aud
+
+    try:
+        sound = aud.Sound(str(path))
+        rate, samples = sound.specs[0], sound.length
+    except aud.error:
+        return None
+    return samples / rate if rate > 0 and samples > 0 else None
+
+
+def render_is_running() -> bool:
+    """True while a render job runs beside the user interface."""
+    return bpy.app.is_job_running("RENDER")
+
+
+# ----------------------------------------------------------------------------------------------------------- drawing
+
+
+def world_nodes(world: bpy.types.World) -> bpy.types.NodeTree | None:
+    """The world's nodes where they count. Worlds always use them from 5.0 on, where asking gives a warning."""
+    switch = bpy.types.World.bl_rna.properties.get("use_nodes")
+    switchable = switch is not None and not getattr(switch, "is_deprecated", False)
+    return world.node_tree if not switchable or world.use_nodes else None

@@ -1,0 +1,1 @@
+"""What the add-on decides without Blender: times, curves, what is stale, names, paths, presets, environment set-up."""

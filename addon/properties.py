@@ -1,0 +1,118 @@
+"""What an avatar object carries: `Object.ua3dtalk`."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
+
+from ..engine.avatar import EMOTIONS
+from .core.channels import CHANNELS, INTENSITY_MAX
+
+_MAX_FRAME = 1048574  # Blender's own limit
+EMOTION_ITEMS = [(name.upper(), name.capitalize(), f"Key {name}") for name in EMOTIONS]
+"""For operators and properties that name one emotion."""
+
+
+def _show_again(self: AvatarProperties, context: bpy.types.Context) -> None:
+    from . import frames
+
+    frames.show(self.id_data, context.scene)
+
+
+class AvatarProperties(bpy.types.PropertyGroup):
+    """Settings and sliders of one avatar. The sliders of core.channels.CHANNELS are added below; they alone are animatable."""
+
+    is_avatar: BoolProperty(name="Avatar", description="This object is a UA-3DTalk avatar", options={"HIDDEN"})
+    avatar_path: StringProperty(
+        name="File", description="The avatar file; may be relative to the .blend (//)", subtype="FILE_PATH", options=set()
+    )
+    avatar_hash: StringProperty(name="Hash", description="Of the avatar file as it was when imported", options={"HIDDEN"})
+
+    cache_path: StringProperty(
+        name="Cache",
+        description="Folder of the bake. Empty: ua3dtalk_cache beside the .blend (a temporary folder until the file is saved)",
+        subtype="DIR_PATH",
+        options=set(),
+        update=_show_again,
+    )
+    cache_name: StringProperty(name="Cache Name", description="Folder name of the automatic cache", options={"HIDDEN"})
+
+    sound_source: EnumProperty(
+        name="Sound",
+        description="Where the speech comes from",
+        items=[
+            ("NONE", "None", "No sound: the mouth stays closed; emotion, blinks and brows still act"),
+            ("STRIP", "Strip", "A sound strip of the sequencer, with its offset and trims"),
+            ("FILE", "File", "A sound file that starts at a frame, without a strip"),
+        ],
+        default="NONE",
+        options=set(),
+    )
+    strip_name: StringProperty(name="Strip", description="The sound strip; it is found again when renamed", options=set())
+    strip_id: StringProperty(name="Strip Mark", description="Custom property by which the strip is found", options={"HIDDEN"})
+    sound_path: StringProperty(name="Sound File", description="The speech; may be relative to the .blend", subtype="FILE_PATH", options=set())
+    sound_start: FloatProperty(
+        name="Start", description="Scene frame at which the file begins", default=1.0, subtype="TIME", options=set()
+    )
+
+    auto_blinks: BoolProperty(
+        name="Automatic Blinks", description="Blink by itself every few seconds, besides what is keyed", default=True, options=set()
+    )
+    blink_seed: IntProperty(name="Seed", description="Other seeds blink at other times", default=0, min=0, options=set())
+    auto_brows: BoolProperty(
+        name="Automatic Brows", description="Small brow raises while time goes on, besides what is keyed", options=set()
+    )
+    brow_seed: IntProperty(name="Seed", description="Other seeds raise the brows at other times", default=0, min=0, options=set())
+
+    bake_range: EnumProperty(
+        name="Range",
+        description="Which frames are baked",
+        items=[
+            ("SCENE", "Scene", "The scene's frame range"),
+            ("AUDIO", "Sound", "Where the sound is heard"),
+            ("CUSTOM", "Custom", "The frames given here"),
+        ],
+        default="SCENE",
+        options=set(),
+    )
+    bake_start: IntProperty(
+        name="First", description="First frame to bake", default=1, min=-_MAX_FRAME, max=_MAX_FRAME, subtype="TIME", options=set()
+    )
+    bake_end: IntProperty(
+        name="Last", description="Last frame to bake", default=250, min=-_MAX_FRAME, max=_MAX_FRAME, subtype="TIME", options=set()
+    )
+
+    key_emotion: EnumProperty(name="Emotion", description="What `Key Emotion Here` keys", items=EMOTION_ITEMS, default="HAPPY", options=set())
+    key_intensity: FloatProperty(
+        name="Intensity", description="How strong", default=1.0, min=0.0, max=INTENSITY_MAX, soft_max=1.0, subtype="FACTOR", options=set()
+    )
+    key_blend: FloatProperty(
+        name="Blend", description="Frames that the change into the emotion takes, ending here", default=10.0, min=0.0, soft_max=100.0,
+        subtype="TIME", options=set(),
+    )  # fmt: skip
+
+
+for _channel in CHANNELS:
+    AvatarProperties.__annotations__[_channel.name] = FloatProperty(
+        name=_channel.label,
+        description=_channel.tooltip,
+        default=_channel.default,
+        min=0.0,
+        max=_channel.high,
+        soft_max=1.0,
+        subtype="FACTOR",
+        options={"ANIMATABLE"},
+    )
+
+CLASSES = (AvatarProperties,)
+
+
+def register() -> None:
+    """The classes are registered already."""
+    bpy.types.Object.ua3dtalk = PointerProperty(type=AvatarProperties, name="UA-3DTalk")
+
+
+def unregister() -> None:
+    """Take the property away; what .blend files hold of it stays in them."""
+    if hasattr(bpy.types.Object, "ua3dtalk"):
+        del bpy.types.Object.ua3dtalk
