@@ -3,11 +3,14 @@
 The Gaussians' means at rest stand still, so both plane fields, both attention heads, the position part of each first
 layer and of the last Linear are constants (paper sec 2.2, 2.3); they are computed when the `Deformer` is made and the
 planes are let go. What is left runs in chunks of rows that fit the processor's cache, frame after frame within a
-chunk, so that a view that is the same as in the frame before is not evaluated again.
+chunk, so that a view that is the same as in the frame before is not evaluated again. On the processor each chunk is
+one thread's work from end to end: threads that wait for each other at every step stall where another program runs.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Mapping
 
@@ -20,11 +23,12 @@ from ..avatar import Avatar, Gaussians
 from ..avatar.gaussians import normalise, sigmoid, softplus
 from ..errors import UserError
 from .fusion import diagonal_uncertainty, solve_rows
+from .kernel import LANES, fuse_rows
 from .networks import BranchNetwork
 from .parameters import MEANS_FACTOR, VIEWS, NetworkSizes, branch_tensors, check_views
 
 CHUNK = {"cpu": 512, "cuda": 8192}
-"""Gaussians at a time: what fits a processor's cache; enough to fill a graphics card."""
+"""Gaussians at a time: what fits a processor's cache (a multiple of LANES); enough to fill a graphics card."""
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Deformer:
     Args:
         avatar: with networks of at least one branch.
         device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ...
-        threads: torch's threads on the CPU (for the whole process); None leaves them. More than the free cores is slower.
+        threads: on the CPU; None is one less than there are cores. torch itself is set to one thread for the process.
 
     Raises:
         UserError: no networks, damaged networks, or a device that is not there.
@@ -69,10 +73,11 @@ class Deformer:
     def __init__(self, avatar: Avatar, device: str = "auto", threads: int | None = None) -> None:
         if avatar.is_static:
             raise UserError(f"{_name(avatar)} has no networks: a static avatar does not move.", "Choose a trained avatar.")
-        if threads is not None:
-            torch.set_num_threads(max(1, threads))
         self.avatar = avatar
         self.device = _device(device)
+        self.threads = max(1, threads if threads is not None else (os.cpu_count() or 2) - 1)
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)
         self._branches: dict[str, _Branch] = {}
         for branch in avatar.branches:
             tensors = branch_tensors(avatar.tensors, branch)
@@ -101,7 +106,7 @@ class Deformer:
         with torch.inference_mode():
             frames = {name: torch.from_numpy(view).to(self.device) for name, view in checked.items()}
             try:
-                return Motion(**{branch: made.motion(frames) for branch, made in self._branches.items()})
+                return Motion(**{branch: made.motion(frames, self.threads) for branch, made in self._branches.items()})
             except ArithmeticError as error:
                 raise UserError(f"{_name(self.avatar)}: {error}.", "Its weights are damaged, or its training diverged.") from error
 
@@ -139,15 +144,15 @@ class _Branch:
             wide = position.shape[1]
             self.first: dict[str, Tensor] = {}  # the part of the first layer that never changes, [M or 1, T * hidden]
             self.frame_weight: dict[str, Tensor] = {}  # the part of its weight that meets the frame, [dim, T * hidden]
-            self.second: dict[str, tuple[Tensor, Tensor]] = {}  # weight [T, hidden, 2 L] and bias [T, 1, 2 L]
+            self.second: dict[str, tuple[Tensor, Tensor]] = {}  # weight [T, 2 L, hidden] and bias [T, 2 L, 1]
             for view in VIEWS[self.branch]:
                 part = net.fuse[view]
                 weight, bias = part.fc1.weight.flatten(0, 1), part.fc1.bias.flatten()
                 inputs = weight.shape[1] - (0 if view == "emotion" else wide)
                 self.first[view] = bias[None] if view == "emotion" else F.linear(position, weight[:, inputs:], bias)
                 self.frame_weight[view] = weight[:, :inputs].T.contiguous()
-                both = torch.cat([part.mean.weight, part.logvar.weight], 1).transpose(1, 2).contiguous()
-                self.second[view] = both, torch.cat([part.mean.bias, part.logvar.bias], 1)[:, None]
+                both = [torch.cat([getattr(part.mean, x), getattr(part.logvar, x)], 1) for x in ("weight", "bias")]
+                self.second[view] = both[0], both[1][:, :, None]
             self.gain: dict[str, Tensor] = {}  # what each Gaussian multiplies a frame's view with, [M, dim]
             if self.branch == "face":
                 channel = net.channel[1](net.channel[0](position).relu())
@@ -159,32 +164,42 @@ class _Branch:
             self.state_weight = net.fuse["fc"].weight[:, :latent].T.contiguous()
         del net.field
 
-    def motion(self, frames: Mapping[str, Tensor]) -> BranchMotion:
+    def motion(self, frames: Mapping[str, Tensor], threads: int) -> BranchMotion:
         inputs = self._inputs(frames)
-        count = len(inputs["exp"])
-        # Frame 0 is always evaluated; later ones where the view's input changed.
+        count, like = len(inputs["exp"]), self.state
+        # Frame 0 is always evaluated, later ones where the view's input changed.
         fresh = {view: [True, *(x[1:] != x[:-1]).any(1).tolist()] for view, x in inputs.items()}
-        out: dict[str, Tensor] = {name: x.new_empty(count, self.count, head[1].out_features) for name, head in self.net.heads.items() for x in [self.state]}
-        aleatoric, epistemic = (self.state.new_empty(count, self.count) for _ in range(2))
-        size = CHUNK[self.state.device.type]
-        shape = (len(inputs), self.sizes.members, size, 2 * self.sizes.latent)
-        buffer = self.state.new_empty(shape)
-        for start in range(0, self.count, size):
-            rows = slice(start, min(start + size, self.count))
-            both = buffer[:, :, : rows.stop - start]
-            for frame in range(count):
-                for number, (view, x) in enumerate(inputs.items()):
-                    if fresh[view][frame]:
-                        self._members(view, x[frame], rows, both[number])
-                fused, aleatoric[frame, rows], epistemic[frame, rows] = _fuse(both, frame)
-                state = torch.addmm(self.state[rows], fused, self.state_weight).relu_()
-                for name, head in self.net.heads.items():
-                    out[name][frame, rows] = head[1](head[0](state).relu_())
-        out["means"] *= out["means"].new_tensor(MEANS_FACTOR[self.branch])
+        widths = {name: head[1].out_features for name, head in self.net.heads.items()}
+        out = {name: like.new_empty(count, self.count, width) for name, width in widths.items()}
+        out |= {name: like.new_empty(count, self.count) for name in ("aleatoric", "epistemic")}
+        size = CHUNK[like.device.type]
+        chunks = [slice(start, min(start + size, self.count)) for start in range(0, self.count, size)]
+        if like.device.type == "cpu" and threads > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(lambda rows: self._chunk(rows, inputs, fresh, out), chunks))
+        else:
+            for rows in chunks:
+                self._chunk(rows, inputs, fresh, out)
+        out["means"] *= like.new_tensor(MEANS_FACTOR[self.branch])
         host = {name: value.cpu().numpy() for name, value in out.items()}
-        return BranchMotion(
-            host["means"], host.get("quats"), host.get("scales"), aleatoric.cpu().numpy(), epistemic.cpu().numpy()
-        )
+        return BranchMotion(host["means"], host.get("quats"), host.get("scales"), host["aleatoric"], host["epistemic"])
+
+    @torch.inference_mode()  # a thread's own setting
+    def _chunk(
+        self, rows: slice, inputs: Mapping[str, Tensor], fresh: Mapping[str, list[bool]], out: Mapping[str, Tensor]
+    ) -> None:
+        """All frames of some Gaussians."""
+        state, latent = self.state[rows], self.sizes.latent
+        fuse = _Fuse(len(inputs), self.sizes.members, latent, len(state), state)
+        for frame in range(len(fresh["exp"])):
+            for number, (view, x) in enumerate(inputs.items()):
+                if fresh[view][frame]:
+                    self._members(view, x[frame], rows, fuse.both[number])
+                    fuse.variance[number] = fuse.both[number, :, latent:].exp().mean(0)
+            fused, out["aleatoric"][frame, rows], out["epistemic"][frame, rows] = fuse(frame)
+            hidden = torch.addmm(state, fused, self.state_weight).relu_()
+            for name, head in self.net.heads.items():
+                out[name][frame, rows] = head[1](head[0](hidden).relu_())
 
     def _inputs(self, frames: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What each view brings into a frame [F, dim]; for exp and style already through its weight."""
@@ -201,35 +216,57 @@ class _Branch:
         return {view: found[view] for view in VIEWS[self.branch]}
 
     def _members(self, view: str, x: Tensor, rows: slice, out: Tensor) -> None:
-        """Means and log-variances [T, R, 2 L] of a view's members into `out`."""
+        """Means and log-variances [T, 2 L, R] of a view's members into `out`."""
         first = self.first[view] if len(self.first[view]) == 1 else self.first[view][rows]
         if view in self.gain:
             hidden = torch.addmm(first, self.gain[view][rows] * x, self.frame_weight[view]).relu_()
         else:
             hidden = (first + x).relu_()
         weight, bias = self.second[view]
-        hidden = hidden.view(len(hidden), self.sizes.members, -1).transpose(0, 1)
-        torch.baddbmm(bias, hidden, weight, out=out)
+        hidden = hidden.view(len(hidden), self.sizes.members, -1).permute(1, 2, 0)
+        torch.baddbmm(bias, weight, hidden, out=out)
         if self.bound is not None:
-            logvar = out[..., self.sizes.latent :]
-            logvar.div_(self.bound).tanh_().mul_(self.bound)
+            out[:, self.sizes.latent :].div_(self.bound).tanh_().mul_(self.bound)
 
 
-def _fuse(both: Tensor, frame: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Fused mean [R, L], aleatoric [R], epistemic [R]; rows that float32 spoils are solved again in float64."""
-    means, logvars = both.chunk(2, -1)
-    solved = solve_rows(means, logvars)
-    aleatoric, epistemic = diagonal_uncertainty(solved.variance, solved.contrasts)
-    fused = solved.mean
-    bad = (~(solved.good & aleatoric.isfinite() & epistemic.isfinite())).nonzero()[:, 0]
-    if len(bad):
-        again = solve_rows(means[:, :, bad].double(), logvars[:, :, bad].double())
-        pair = diagonal_uncertainty(again.variance, again.contrasts)
-        if not bool(again.good.all() & torch.stack(pair).isfinite().all()):
-            raise ArithmeticError(f"its networks give no finite motion in frame {frame} of this batch")
-        fused[bad] = again.mean.float()
-        aleatoric[bad], epistemic[bad] = (value.float() for value in pair)
-    return fused, aleatoric, epistemic
+class _Fuse:
+    """Fusion of the R rows of a chunk: the compiled loop on the processor, torch elsewhere.
+
+    Attributes:
+        both: [V, T, 2 L, R] means and log-variances, to be filled.
+        variance: [V, L, R] mean of exp(log-variance), to be filled.
+    """
+
+    def __init__(self, views: int, members: int, latent: int, rows: int, like: Tensor) -> None:
+        self.latent, self.rows = latent, rows
+        padded = -(-rows // LANES) * LANES
+        self._both = like.new_zeros(views, members, 2 * latent, padded)
+        self._variance = like.new_ones(views, latent, padded)
+        self.both, self.variance = self._both[..., :rows], self._variance[..., :rows]
+        self._out = [like.new_empty(latent, padded), *like.new_empty(2, padded)]
+        self._good = torch.empty(padded, dtype=torch.uint8)
+
+    def __call__(self, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Fused mean [R, L], aleatoric [R], epistemic [R]; rows that float32 spoils are solved again in float64."""
+        means, logvars = self.both.transpose(2, 3).chunk(2, -1)
+        if means.device.type == "cpu":
+            fuse_rows(*(x.numpy() for x in (self._both, self._variance, *self._out, self._good)))
+            fused, aleatoric, epistemic = self._out[0][:, : self.rows].T, *(x[: self.rows] for x in self._out[1:])
+            good = self._good[: self.rows] > 0
+        else:
+            solved = solve_rows(means, logvars)
+            fused, good = solved.mean, solved.good
+            aleatoric, epistemic = diagonal_uncertainty(solved.variance, solved.contrasts)
+        good = good & fused.isfinite().all(1) & aleatoric.isfinite() & epistemic.isfinite()
+        bad = (~good).nonzero()[:, 0]
+        if len(bad):
+            again = solve_rows(means[:, :, bad].double(), logvars[:, :, bad].double())
+            pair = diagonal_uncertainty(again.variance, again.contrasts)
+            if not bool(again.good.all() & torch.stack(pair).isfinite().all()):
+                raise ArithmeticError(f"its networks give no finite motion in frame {frame} of this batch")
+            fused[bad] = again.mean.to(fused.dtype)
+            aleatoric[bad], epistemic[bad] = (value.to(fused.dtype) for value in pair)
+        return fused, aleatoric, epistemic
 
 
 def _device(wish: str) -> torch.device:
