@@ -92,6 +92,14 @@ class Deformer:
         """Shape of one frame of each view that `motion` needs."""
         return {k: v for branch, made in self._branches.items() for k, v in made.sizes.frame_shapes(branch).items()}
 
+    def checked(self, views: Mapping[str, np.ndarray], source: str = "the features") -> dict[str, np.ndarray]:
+        """The views that the networks need, each as float32 [F, shape of one frame].
+
+        Raises:
+            UserError: one is missing, has the wrong shape or length, or is not finite; `source` is named.
+        """
+        return check_views(views, self.frame_shapes, source)
+
     def motion(self, views: Mapping[str, np.ndarray]) -> Motion:
         """Run the networks.
 
@@ -102,7 +110,7 @@ class Deformer:
         Raises:
             UserError: a view is missing, has the wrong shape, or is not finite; or the networks give no finite motion.
         """
-        checked = check_views(views, self.frame_shapes)
+        checked = self.checked(views)
         with torch.inference_mode():
             frames = {name: torch.from_numpy(view).to(self.device) for name, view in checked.items()}
             try:
