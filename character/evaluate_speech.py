@@ -22,16 +22,17 @@ def align(sound: Sound, text: str | None = None) -> list[Phone]:
     from pocketsphinx import Decoder
 
     raw = (sound.samples.clip(-1, 1) * 32767).astype("<i2").tobytes()
-    decoder = Decoder(samprate=16000, loglevel="FATAL", bestpath=text is None)
 
-    def run() -> None:
+    def run(decoder: Decoder) -> None:
         decoder.start_utt()
         decoder.process_raw(raw, full_utt=True)
         decoder.end_utt()
 
     if text is None:
-        run()
+        decoder = Decoder(samprate=16000, loglevel="FATAL")
+        run(decoder)
         text = decoder.hyp().hypstr if decoder.hyp() else ""
+    decoder = Decoder(samprate=16000, loglevel="FATAL", bestpath=False)
     for digits, words in _NUMBERS.items():
         text = text.replace(digits, words)
     wanted = re.sub(r"[^a-z' ]", " ", text.lower()).split()
@@ -42,9 +43,9 @@ def align(sound: Sound, text: str | None = None) -> list[Phone]:
     if not wanted:
         return []
     decoder.set_align_text(" ".join(wanted))
-    run()
+    run(decoder)
     decoder.set_alignment()
-    run()
+    run(decoder)
     return [
         (phone.start / 100, (phone.start + phone.duration) / 100, phone.name)
         for word in decoder.get_alignment() or ()
