@@ -57,11 +57,13 @@ def import_avatar(
         path = convert(path, up, front, metres_per_unit)
     obj = avatar.create(path, name, collection)
     obj.location = location
-    if bpy.context.view_layer.objects.get(obj.name) is obj:
-        for other in bpy.context.view_layer.objects.selected.values():
+    bpy.context.view_layer.update()  # it does not know yet what was linked just now
+    objects = bpy.context.view_layer.objects
+    if obj in objects.values():
+        for other in objects.selected.values():
             other.select_set(False)
         obj.select_set(True)
-        bpy.context.view_layer.objects.active = obj
+        objects.active = obj
     return obj
 
 
@@ -159,6 +161,7 @@ def bake(
         {"computed", "moved", "up_to_date": frames, "seconds", "cache": folder}
     """
     scene = scene or bpy.context.scene
+    _editable(obj)
     try:
         return baking.BakeRun(obj, scene, frame_numbers(frame_range)).wait()
     finally:
@@ -177,11 +180,13 @@ def frame_numbers(frame_range: tuple[int, int] | None) -> np.ndarray | None:
 
 def stale(obj: bpy.types.Object, scene: bpy.types.Scene | None = None) -> StaleReport:
     """What of an avatar's bake is missing or out of date, and why."""
+    _is_avatar(obj)
     return status.check(obj, scene or bpy.context.scene)
 
 
 def clear_cache(obj: bpy.types.Object, scene: bpy.types.Scene | None = None) -> bool:
     """Remove an avatar's bake from disk. True where there was one."""
+    _editable(obj)
     cleared = baking.clear(obj)
     frames.show(obj, scene or bpy.context.scene, again=True)
     return cleared
@@ -218,8 +223,12 @@ def render(
         scene.render.filepath, scene.render.engine, scene.frame_start, scene.frame_end = before
 
 
-def _editable(obj: bpy.types.Object) -> None:
+def _is_avatar(obj: bpy.types.Object) -> None:
     if not avatar.is_avatar(obj):
         raise UserError(f"{obj.name if obj else 'Nothing'} is no UA-3DTalk avatar.", "Import one with File > Import.")
+
+
+def _editable(obj: bpy.types.Object) -> None:
+    _is_avatar(obj)
     if obj.library is not None:
         raise UserError(f"{obj.name} is linked from {obj.library.filepath}.", "Edit it in its own file, or make it local.")

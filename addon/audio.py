@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import bpy
 
 from ..engine.errors import UserError
+from ..engine.files import atomic_write
 from . import compat
 from .avatar import absolute, hash_of, stored
+from .core.paths import temporary_folder
 from .core.timing import Placement, file_placement, strip_placement
 
 MARK = "ua3dtalk_id"
@@ -131,15 +134,10 @@ def _strip(obj: bpy.types.Object, scene: bpy.types.Scene) -> Any:
 
 
 def _unpacked(sound: bpy.types.Sound) -> Path:
-    import hashlib
-    import tempfile
-
     data = sound.packed_file.data
     name = hashlib.sha256(data).hexdigest()[:16] + Path(sound.filepath).suffix
-    path = Path(tempfile.gettempdir()) / "ua3dtalk_sounds" / name
+    path = temporary_folder("sounds") / name
     if not path.is_file() or path.stat().st_size != len(data):
-        from ..engine.files import atomic_write
-
         with atomic_write(path) as handle:
             handle.write(data)
     return path

@@ -48,7 +48,7 @@ def _read(obj: bpy.types.Object, frames: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _step(obj: bpy.types.Object, scene: bpy.types.Scene, frames: np.ndarray) -> dict[str, np.ndarray]:
-    layer = next((layer for layer in scene.view_layers if obj.name in layer.objects), None)
+    layer = next((layer for layer in scene.view_layers if obj in layer.objects.values()), None)
     if layer is None:
         raise UserError(f"{obj.name} is in no view layer of {scene.name}; its drivers cannot be evaluated.", "Link it to the scene.")
     values = np.empty((len(frames), len(CHANNEL_NAMES)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import sys
 from pathlib import Path
 
 import bpy
@@ -11,6 +11,7 @@ import bpy
 from ..engine.errors import UserError
 from ..engine.worker.client import WorkerClient
 from .core.environment import Setup, check_environment, is_ready, setup_steps, venv_python
+from .core.paths import temporary_folder
 from .feedback import tag_redraw
 
 PACKAGE = (__package__ or "").rpartition(".")[0]
@@ -37,7 +38,7 @@ def user_folder(name: str) -> Path:
     try:
         return Path(bpy.utils.extension_path_user(PACKAGE, path=name, create=True))
     except (ValueError, OSError):  # not installed as an extension, or no home to write to
-        return Path(tempfile.gettempdir()) / "ua3dtalk" / name
+        return temporary_folder(name)
 
 
 def managed_folder() -> Path:
@@ -167,8 +168,6 @@ def begin_setup() -> Setup:
 
 def blender_python() -> Path:
     """Blender's own Python program: new environments are made with it unless the user names another."""
-    import sys
-
     return Path(sys.executable)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shutil
@@ -27,10 +28,16 @@ def new_cache_name(name: str) -> str:
     return f"{safe_name(name)}-{secrets.token_hex(2)}"
 
 
+def temporary_folder(name: str) -> Path:
+    """A folder for this user's files that belong to no .blend; other users of the machine have their own."""
+    user = str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    return Path(tempfile.gettempdir()) / f"ua3dtalk-{user}" / name
+
+
 def cache_folder(cache_name: str, blend_folder: Path | None) -> Path:
     """The automatic folder of a bake: beside the .blend, or a temporary one for a file never saved."""
     if blend_folder is None:
-        return Path(tempfile.gettempdir()) / CACHE_FOLDER / cache_name
+        return temporary_folder(CACHE_FOLDER) / cache_name
     return blend_folder / CACHE_FOLDER / cache_name
 
 

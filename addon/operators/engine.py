@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import bpy
@@ -77,8 +78,6 @@ class SetUpEnvironment(bpy.types.Operator):
 
     @reporting
     def execute(self, context: bpy.types.Context) -> set[str]:
-        import time
-
         setup = session.begin_setup()
         while setup.state == "running":
             setup.pump()
