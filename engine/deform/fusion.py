@@ -9,7 +9,9 @@ leaves one system of V(T-1) unknowns:
     (I + blockdiag(W_v U_v^T) - W S^-1 W^T) y = [W_v (x0 - m_v)]_v,    x = x0 + S^-1 W^T y
 
 with W_v = U_v D_v^-1, S = sum_v D_v^-1 and x0 = S^-1 sum_v D_v^-1 m_v. Its matrix is I plus something positive
-semi-definite, so one Cholesky factor always exists, and every pivot is at least 1.
+semi-definite, so one Cholesky factor always exists, and every pivot is at least 1. These are normal equations: where
+variances differ by many orders of magnitude they lose twice the digits that the problem does, so the solution is
+corrected once with the residual of the problem itself (Bjoerck's corrected semi-normal equations).
 """
 
 from __future__ import annotations
@@ -19,6 +21,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+PIVOT = 1e4
+"""A pivot of the factor is the difference of numbers as large as the diagonal; below this many of their units in the
+last place it is mostly rounding, and a row counts as spoilt."""
 
 
 class Solved(NamedTuple):
@@ -70,30 +77,39 @@ def solve_rows(means: Tensor, logvars: Tensor) -> Solved:
     contrasts = torch.tensordot(helmert(members, means) / max(members - 1, 1) ** 0.5, means, ([1], [1]))
     contrasts = contrasts.permute(2, 1, 0, 3).contiguous()  # U, [R, V, T-1, L]
     precision = 1 / variance
-    total = precision.sum(1, keepdim=True)
-    start = (precision * centre).sum(1) / total[:, 0]  # x0
-    weighted = contrasts * precision[:, :, None]  # W
+    share = precision / precision.sum(1, keepdim=True)
 
-    unknowns = views * (members - 1)
-    scaled = (weighted * total.rsqrt()[:, :, None]).flatten(1, 2)
+    unknowns, split = views * (members - 1), (rows, views, members - 1, 1)
+    root = precision * precision.sum(1, keepdim=True).rsqrt()
+    scaled = (contrasts * root[:, :, None]).flatten(1, 2)
     one = torch.eye(unknowns, dtype=means.dtype, device=means.device).expand(rows, -1, -1)
     matrix = torch.baddbmm(one, scaled, scaled.transpose(1, 2), alpha=-1)
-    own = matrix.view(rows, views, members - 1, views, members - 1).diagonal(dim1=1, dim2=3)
-    own += (weighted @ contrasts.transpose(2, 3)).permute(0, 2, 3, 1)
-    side = (weighted @ (start[:, None] - centre)[..., None]).reshape(rows, unknowns, 1)
-    factor = torch.linalg.cholesky_ex(matrix).L
-    answer = torch.cholesky_solve(side, factor)[..., 0]
-    mean = start + _spread(scaled, answer) * total[:, 0].rsqrt()
-    # A pivot is the difference of numbers as large as the diagonal: below this it is mostly rounding.
-    pivot = factor.diagonal(dim1=1, dim2=2).square()
-    limit = 100 * torch.finfo(means.dtype).eps * matrix.diagonal(dim1=1, dim2=2)
-    good = (pivot > limit).all(1) & mean.isfinite().all(1)
-    return Solved(mean, good, centre, variance, contrasts, factor, answer)
+    # p_v - p_v^2 / S as p_v sum_{u != v} p_u / S: exact where one view's precision dwarfs the others'.
+    others = (precision[:, None] * (1 - torch.eye(views, dtype=means.dtype, device=means.device))[..., None]).sum(2)
+    own = (contrasts * (share * others)[:, :, None]) @ contrasts.transpose(2, 3)
+    own = own + torch.eye(members - 1, dtype=means.dtype, device=means.device)
+    matrix.view(rows, views, members - 1, views, members - 1).diagonal(dim1=1, dim2=3).copy_(own.permute(0, 2, 3, 1))
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    side = (contrasts @ _pull(precision, share, centre)[..., None]).reshape(rows, unknowns, 1)
+    answer = torch.cholesky_solve(side, factor)
+    shifted = centre + _spread(contrasts, answer.reshape(split))
+    side = (contrasts @ _pull(precision, share, shifted)[..., None]).reshape(rows, unknowns, 1) - answer
+    answer = answer + torch.cholesky_solve(side, factor)
+    mean = (share * (centre + _spread(contrasts, answer.reshape(split)))).sum(1)
+    pivot, diagonal = factor.diagonal(dim1=1, dim2=2).square(), matrix.diagonal(dim1=1, dim2=2)
+    good = (failed == 0) & (pivot > PIVOT * torch.finfo(means.dtype).eps * diagonal).all(1) & mean.isfinite().all(1)
+    return Solved(mean, good, centre, variance, contrasts, factor, answer[..., 0])
+
+
+def _pull(precision: Tensor, share: Tensor, places: Tensor) -> Tensor:
+    """D_v^-1 (x - z_v) with x the precision-weighted mean of the z_v [R, V, L], without cancellation."""
+    apart = places[:, None] - places[:, :, None]  # [R, v, u, L]
+    return precision * (share[:, None] * apart).sum(2)
 
 
 def _spread(rows: Tensor, weights: Tensor) -> Tensor:
-    """sum_j weights[r, j] rows[r, j, :]."""
-    return (weights[:, None] @ rows)[:, 0]
+    """sum_j weights[..., j, 0] rows[..., j, :]."""
+    return (weights.transpose(-1, -2) @ rows)[..., 0, :]
 
 
 class _Fusion(torch.autograd.Function):
@@ -129,11 +145,11 @@ class _Fusion(torch.autograd.Function):
             w = u * precision[:, :, None]
             flat = w.flatten(1, 2)
             back = grad[rows] / total
-            z = torch.cholesky_solve(flat @ back[..., None], factor)[..., 0]
+            z = torch.cholesky_solve(flat @ back[..., None], factor)
             back = back + _spread(flat, z) / total  # l
-            split = (len(back), views, 1, members - 1)
-            q = precision * back[:, None] - (z.reshape(split) @ w)[:, :, 0]
-            r = precision * (centre - mean[rows, None]) + (answer.reshape(split) @ w)[:, :, 0]
+            split = (len(back), views, members - 1, 1)
+            q = precision * (back[:, None] - _spread(u, z.reshape(split)))
+            r = precision * (centre - mean[rows, None] + _spread(u, answer.reshape(split)))
             d_u = -(u @ q[..., None]) * r[:, :, None] - (u @ r[..., None]) * q[:, :, None]  # [R, V, T-1, L]
             d_means[:, :, rows] = torch.tensordot(turn, d_u, ([0], [2])).permute(2, 0, 1, 3)
             d_means[:, :, rows] += q.transpose(0, 1)[:, None] / members
