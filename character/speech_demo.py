@@ -11,7 +11,7 @@ from scipy.signal import butter, fftconvolve, sosfilt
 
 from .speech_espeak import Espeak, Manner
 
-VOICE = "en-us+Gene"
+VOICE = "en-us+m3"
 # Text, manner (words a minute, volume, pitch, range), seconds of silence after it.
 LINES: tuple[tuple[str, tuple[int, int, int, int], float], ...] = (
     ("Hello. I am made of small soft blobs of colour.", (165, 90, 42, 45), 0.30),
