@@ -479,14 +479,14 @@ def demo(audio: Path | None, avatar: Path | None, out: Path, blender: Path | Non
     script = ROOT / "addon" / "scripts" / "demo.py"
     user = ROOT / "build" / "demo-user"
     user.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = ["--zip", zip_path, "--engine-python", ENGINE.python, "--out", out.resolve()]
+    command: list[str | Path] = ["--zip", zip_path, "--out", out.resolve()]
     for option, path in (("--audio", audio), ("--avatar", avatar)):
         command += [option, path.resolve()] if path is not None else []
     if blender is not None:
         start: list[str | Path] = [blender, "-b", "--factory-startup", "--python-exit-code", "1", "--python", script, "--"]
     else:
         start = [blender_environment().python, script]
-    call([*start, *command], "the demo", BLENDER_USER_RESOURCES=str(user))
+    call([*start, *command], "the demo", BLENDER_USER_RESOURCES=str(user), UA3DTALK_PYTHON=str(ENGINE.python))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

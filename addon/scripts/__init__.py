@@ -1,0 +1,1 @@
+"""Scripts that run in Blender from outside: `blender -b --python <script> -- <arguments>`."""
