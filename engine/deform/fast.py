@@ -173,8 +173,10 @@ class _Branch:
         del net.field
 
     def motion(self, frames: Mapping[str, Tensor], threads: int) -> BranchMotion:
-        inputs = self._inputs(frames)
-        count, like = len(inputs["exp"]), self.state
+        # One at a time: a matrix product rounds differently in another batch, and a frame must not depend on its neighbours.
+        each = [self._inputs({k: x[f : f + 1] for k, x in frames.items()}) for f in range(len(frames["exp"]))]
+        inputs = {view: torch.cat([one[view] for one in each]) for view in VIEWS[self.branch]}
+        count, like = len(each), self.state
         # Frame 0 is always evaluated, later ones where the view's input changed.
         fresh = {view: [True, *(x[1:] != x[:-1]).any(1).tolist()] for view, x in inputs.items()}
         widths = {name: head[1].out_features for name, head in self.net.heads.items()}
@@ -210,7 +212,7 @@ class _Branch:
                 out[name][frame, rows] = head[1](head[0](hidden).relu_())
 
     def _inputs(self, frames: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What each view brings into a frame [F, dim]; for exp and style already through its weight."""
+        """What each view brings into a frame [F, dim]; through the first layer's weight where no Gaussian gates it."""
         found = {"audio": self.net.audio(frames["audio"])}
         for view in ("exp", "style"):
             found[view] = frames[view].flatten(1) @ self.frame_weight[view]
@@ -221,7 +223,7 @@ class _Branch:
             found["emotion"] = self.net.emotion.gate(frames["emotion"].flatten(1))
         else:
             found["audio"] = found["audio"] @ self.frame_weight["audio"]
-        return {view: found[view] for view in VIEWS[self.branch]}
+        return found
 
     def _members(self, view: str, x: Tensor, rows: slice, out: Tensor) -> None:
         """Means and log-variances [T, 2 L, R] of a view's members into `out`."""

@@ -1,0 +1,131 @@
+"""The fusion of the views: the small system, the compiled loop and the plain inverses say the same."""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ua3dtalk.engine.deform import reference
+from ua3dtalk.engine.deform.fusion import diagonal_uncertainty, fuse, solve_rows
+from ua3dtalk.engine.deform.kernel import LANES, fuse_rows
+
+torch.set_num_threads(1)
+
+
+def states(v: int, t: int, rows: int, width: int, low: float, high: float, size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    means = (size * rng.normal(size=(v, t, rows, width))).astype(np.float32)
+    return means, rng.uniform(low, high, (v, t, rows, width)).astype(np.float32)
+
+
+def run_kernel(means: np.ndarray, logvars: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    v, t, rows, width = means.shape
+    padded = -(-rows // LANES) * LANES
+    both = np.zeros((v, t, 2 * width, padded), np.float32)
+    both[:, :, :width, :rows] = means.transpose(0, 1, 3, 2)
+    variance = np.ones((v, width, padded), np.float32)
+    variance[:, :, :rows] = np.exp(logvars.astype(np.float64)).mean(1).transpose(0, 2, 1)
+    out = np.empty((width, padded), np.float32), *np.empty((2, padded), np.float32), np.empty(padded, np.uint8)
+    fuse_rows(both, variance, *out)
+    return out[0][:, :rows].T, out[1][:rows], out[2][:rows], out[3][:rows].astype(bool)
+
+
+def exact_fusion(means: np.ndarray, logvars: np.ndarray) -> np.ndarray:
+    """Eq. 9 to 12 for every row in 80 digits."""
+    v, t, rows, width = means.shape
+    out = np.empty((rows, width))
+    with mpmath.workdps(80):
+        for row in range(rows):
+            total, weighted = mpmath.zeros(width), mpmath.zeros(width, 1)
+            for view in range(v):
+                m = mpmath.matrix(means[view, :, row].astype(float).tolist())
+                centre = mpmath.matrix([sum(m[i, k] for i in range(t)) / t for k in range(width)])
+                covariance = mpmath.zeros(width)
+                for a in range(width):
+                    covariance[a, a] = sum(mpmath.exp(float(logvars[view, i, row, a])) for i in range(t)) / t
+                    for b in range(width):
+                        apart = sum((m[i, a] - centre[a]) * (m[i, b] - centre[b]) for i in range(t))
+                        covariance[a, b] += apart / max(t - 1, 1)
+                precision = covariance**-1
+                total, weighted = total + precision, weighted + precision * centre
+            out[row] = [float(x) for x in mpmath.lu_solve(total, weighted)]
+    return out
+
+
+@given(
+    v=st.integers(1, 4), t=st.integers(1, 6), width=st.integers(1, 5), low=st.floats(-20, 20), high=st.floats(-20, 20),
+    size=st.sampled_from([1e-3, 1.0, 100.0]), seed=st.integers(0, 99),
+)  # fmt: skip
+@example(v=4, t=2, width=5, low=-20, high=20, size=1.0, seed=0)
+@example(v=4, t=4, width=5, low=-20, high=-19, size=100.0, seed=0)
+@example(v=2, t=1, width=3, low=-20, high=20, size=1.0, seed=0)
+@settings(max_examples=15, deadline=None)
+def test_fusion_is_exact_over_all_log_variances(v: int, t: int, width: int, low: float, high: float, size: float, seed: int) -> None:
+    means, logvars = states(v, t, 3, width, min(low, high), max(low, high), size, seed)
+    truth = exact_fusion(means, logvars)
+    kernel, _, _, good = run_kernel(means, logvars)
+    single = solve_rows(torch.from_numpy(means), torch.from_numpy(logvars))
+    double = solve_rows(torch.from_numpy(means).double(), torch.from_numpy(logvars).double())
+    scale = np.abs(truth).max()
+    assert double.good.all()
+    assert np.abs(double.mean.numpy() - truth).max() < 1e-7 * scale
+    # A row that single precision cannot do must say so; the others hold.
+    assert np.abs(kernel - truth)[good].max(initial=0) < 1e-5 * scale
+    assert np.abs(single.mean.numpy() - truth)[single.good.numpy()].max(initial=0) < 1e-5 * scale
+
+
+@given(v=st.integers(1, 4), t=st.integers(1, 12), width=st.sampled_from([1, 7, 48]), rows=st.integers(1, 130), seed=st.integers(0, 99))
+@example(v=4, t=10, width=48, rows=128, seed=0)
+@settings(max_examples=12, deadline=None)
+def test_kernel_agrees_with_the_plain_formulation(v: int, t: int, width: int, rows: int, seed: int) -> None:
+    means, logvars = states(v, t, rows, width, -3, 3, 1.0, seed)
+    m, lv = torch.from_numpy(means).double(), torch.from_numpy(logvars).double()
+    views = [reference.total_covariance(m[i], lv[i]) for i in range(v)]
+    truth = reference.fuse([s[0] for s in views], [s[1] + s[2] for s in views]).numpy()
+    parts = [[s[i].diagonal(dim1=1, dim2=2) for s in views] for i in (1, 2)]
+    aleatoric, epistemic = (x.numpy() for x in reference.state_uncertainty(*parts))
+    fused, found_a, found_e, good = run_kernel(means, logvars)
+    assert np.abs(fused - truth)[good].max(initial=0) < 1e-5 * np.abs(truth).max()
+    assert width * (v - 1) < v * (t - 1) or good.all()  # otherwise the system has a null space, which is noticed
+    assert np.abs(found_a / aleatoric - 1).max() < 1e-5
+    assert np.abs(found_e - epistemic).max() <= 1e-5 * aleatoric.max()
+    solved = solve_rows(m, lv)
+    assert np.allclose(diagonal_uncertainty(solved.variance, solved.contrasts)[1], epistemic)
+
+
+def test_uncertainty_is_exact_where_covariances_are_diagonal() -> None:
+    """Against the covariance of the fused state as matrices: sum_v A_v C_v A_v^T with A_v = (sum P)^-1 P_v."""
+    rng = np.random.default_rng(0)
+    d, e = rng.uniform(0.1, 2, (2, 3, 1, 6))  # [views, rows, channels]
+    precisions = [np.diag(1 / (a[0] + b[0])) for a, b in zip(d, e)]
+    total = np.linalg.inv(sum(precisions))
+    want = [np.trace(sum(total @ p @ np.diag(part[0]) @ p @ total for p, part in zip(precisions, x))) / 6 for x in (d, e)]
+    found = reference.state_uncertainty([torch.from_numpy(x) for x in d], [torch.from_numpy(x) for x in e])
+    assert np.allclose([float(x[0]) for x in found], want)
+
+
+def test_spoilt_rows_are_noticed() -> None:
+    """More members than channels and tiny variances: the system's null space drowns in single precision's rounding."""
+    means, logvars = states(3, 20, 40, 4, -20, -19, 1.0, 0)
+    assert not run_kernel(means, logvars)[3].any()
+    assert not solve_rows(torch.from_numpy(means), torch.from_numpy(logvars)).good.any()
+
+
+def test_fusion_gradient() -> None:
+    for v, t, width in ((3, 4, 5), (2, 1, 3), (1, 3, 2), (4, 6, 3)):
+        means, logvars = (torch.from_numpy(x).double().requires_grad_() for x in states(v, t, 2, width, -2, 2, 1.0, 0))
+        assert torch.autograd.gradcheck(fuse, (means, logvars))
+
+
+def test_fusion_gradient_is_that_of_the_plain_formulation() -> None:
+    means, logvars = (torch.from_numpy(x).double().requires_grad_() for x in states(4, 10, 600, 48, -7, 7, 1.0, 0))
+    views = [reference.total_covariance(means[i], logvars[i]) for i in range(4)]
+    slow = reference.fuse([s[0] for s in views], [s[1] + s[2] for s in views])
+    weight = torch.randn(slow.shape, dtype=slow.dtype, generator=torch.Generator().manual_seed(0))
+    wanted = torch.autograd.grad((slow * weight).sum(), (means, logvars))
+    found = torch.autograd.grad((fuse(means, logvars) * weight).sum(), (means, logvars))
+    for have, want in zip(found, wanted):
+        assert (have - want).abs().max() < 1e-9 * want.abs().max()
