@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 
-BINDING_VERSION = 1
+BINDING_VERSION = 2
 """Goes up whenever the bound splats that move change in number, order or place."""
 
 

@@ -24,12 +24,14 @@ MOUTH = ("bag", "gums", "teeth")
 class Density:
     """Distances between samples in cm, and shares of the strands that become splats."""
 
-    skin: float = 0.262
+    skin: float = 0.276
     neck: float = 0.42
     scalp: float = 0.50
     lips: float = 0.105
     eyelids: float = 0.120
     nose: float = 0.175
+    nostrils: float = 0.10
+    ears: float = 0.17
     brow: float = 0.19
     iris: float = 0.050
     white: float = 0.115
@@ -113,6 +115,9 @@ def _skin_spacing(person: Person, d: Density) -> FloatArray:
     spacing = np.where(p[:, 1] < -6.8, np.interp(p[:, 1], [-9.0, -6.8], [d.neck, d.skin]), spacing)
     spacing = np.where((p[:, 2] < 1.5) & (parts.scalp < 0.5), np.maximum(spacing, 0.30), spacing)
     spacing = np.minimum(spacing, np.interp(nose, [0.3, 1.6], [d.nose, d.skin]))
+    nostrils = np.minimum(*(np.linalg.norm((p - (x, -0.7, 10.9)) * (1.0, 1.2, 0.9), axis=1) for x in (0.66, -0.66)))
+    spacing = np.minimum(spacing, np.interp(nostrils, [0.6, 0.95], [d.nostrils, d.skin]))
+    spacing = np.where((np.abs(p[:, 0]) > 7.4) & (p[:, 1] > -2.0) & (p[:, 1] < 6.0), np.minimum(spacing, d.ears), spacing)
     spacing = np.minimum(spacing, np.interp(mouth, [0.3, 1.4], [d.nose, d.skin]))
     spacing = np.minimum(spacing, np.interp(eyes, [0.35, 1.3], [d.eyelids, d.skin]))
     spacing = np.where(parts.brows > 0.4, np.minimum(spacing, d.brow), spacing)
@@ -136,9 +141,13 @@ def _eye(person: Person, side: str, label: int, d: Density) -> tuple[IntArray, F
     radius = np.linalg.norm(np.cross(model.mean_vertices - back, axis), axis=1)
     spacing = np.interp(radius, [0.60, 0.75], [d.iris, d.white])
     triangles = person.parts.triangles(label)
-    direction = relative[model.triangles[triangles]].mean(axis=1)
+    corner = relative[model.triangles[triangles]]
+    direction = corner.mean(axis=1)
     cosine = (direction @ axis) / np.linalg.norm(direction, axis=1)
-    return triangles[cosine > np.cos(np.radians(66))], spacing.astype(np.float32)
+    # The ball has an inner wall behind the iris: only what faces out, and the bottom of the pupil.
+    outward = (np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]) * direction).sum(axis=1) > 0
+    pupil = radius[model.triangles[triangles]].min(axis=1) < 0.30
+    return triangles[(cosine > np.cos(np.radians(66))) & (outward | pupil)], spacing.astype(np.float32)
 
 
 def _bag(person: Person) -> IntArray:
@@ -251,7 +260,7 @@ class _Sampler:
         for side, label in (("L", IRIS_L), ("R", IRIS_R)):
             back, front = self.person.parts.eye_axis(side)
             shift = model.vertices[model.eyes[side][0]].mean(axis=0) - model.mean_vertices[model.eyes[side][0]].mean(axis=0)
-            spot = front + shift + np.array([-0.17, 0.19, 0.02])
+            spot = front + shift + np.array([-0.17, 0.19, 0.13])
             triangles = model.triangles[self.person.parts.triangles(label)]
             centres = self.rest_cm[triangles].mean(axis=1)
             tri = triangles[np.linalg.norm(centres - spot, axis=1).argmin()][None]

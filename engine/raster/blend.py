@@ -12,6 +12,8 @@ from numpy.polynomial import chebyshev
 from . import conventions as c
 
 TILE = c.TILE
+# Sums may be taken in any order (they run in vector registers); NaN and infinity keep their meaning.
+_FAST = {"contract", "nsz", "arcp", "reassoc"}
 _MAX_ALPHA = np.float32(c.MAX_ALPHA)
 _MIN_TRANSMITTANCE = np.float32(c.MIN_TRANSMITTANCE)
 
@@ -49,7 +51,7 @@ def tile_lists(order, means2d, reach, width, height):
     return ids, starts
 
 
-@njit(cache=True, fastmath={"contract", "nsz", "arcp"}, inline="always")
+@njit(cache=True, fastmath=_FAST, inline="always")
 def _row(g, row, left, means2d, conics, opacities, limit, T, live, weight):
     """Blending weights of Gaussian g on one row of a tile; moves the row's transmittance T on. True if any is not zero."""
     dy = np.float32(row) + np.float32(0.5) - means2d[g, 1]
@@ -78,7 +80,7 @@ def _row(g, row, left, means2d, conics, opacities, limit, T, live, weight):
     return total > 0.0
 
 
-@njit(parallel=True, cache=True, fastmath={"contract", "nsz", "arcp"})
+@njit(parallel=True, cache=True, fastmath=_FAST)
 def forward(ids, starts, means2d, reach, conics, opacities, limit, values, width, height):
     """Blend values [N,C] -> picture [H,W,C], transmittance left [H,W]. limit [N]: the exponent past which alpha < 1/255."""
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
@@ -109,7 +111,7 @@ def forward(ids, starts, means2d, reach, conics, opacities, limit, values, width
     return picture, left_over
 
 
-@njit(parallel=True, cache=True, fastmath={"contract", "nsz", "arcp"})
+@njit(parallel=True, cache=True, fastmath=_FAST)
 def _adjoint_lists(ids, starts, means2d, reach, conics, opacities, limit, picture, squared):
     height, width, channels = picture.shape
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
