@@ -9,6 +9,7 @@ from ..engine.avatar import EMOTIONS
 from .core.channels import CHANNELS, INTENSITY_MAX
 
 _MAX_FRAME = 1048574  # Blender's own limit
+_PATH = {"PATH_SUPPORTS_BLEND_RELATIVE"}
 EMOTION_ITEMS = [(name.upper(), name.capitalize(), f"Key {name}") for name in EMOTIONS]
 """For operators and properties that name one emotion."""
 
@@ -24,7 +25,7 @@ class AvatarProperties(bpy.types.PropertyGroup):
 
     is_avatar: BoolProperty(name="Avatar", description="This object is a UA-3DTalk avatar", options={"HIDDEN"})
     avatar_path: StringProperty(
-        name="File", description="The avatar file; may be relative to the .blend (//)", subtype="FILE_PATH", options=set()
+        name="File", description="The avatar file; may be relative to the .blend (//)", subtype="FILE_PATH", options=_PATH
     )
     avatar_hash: StringProperty(name="Hash", description="Of the avatar file as it was when imported", options={"HIDDEN"})
 
@@ -32,7 +33,7 @@ class AvatarProperties(bpy.types.PropertyGroup):
         name="Cache",
         description="Folder of the bake. Empty: ua3dtalk_cache beside the .blend (a temporary folder until the file is saved)",
         subtype="DIR_PATH",
-        options=set(),
+        options=_PATH,
         update=_show_again,
     )
     cache_name: StringProperty(name="Cache Name", description="Folder name of the automatic cache", options={"HIDDEN"})
@@ -50,7 +51,7 @@ class AvatarProperties(bpy.types.PropertyGroup):
     )
     strip_name: StringProperty(name="Strip", description="The sound strip; it is found again when renamed", options=set())
     strip_id: StringProperty(name="Strip Mark", description="Custom property by which the strip is found", options={"HIDDEN"})
-    sound_path: StringProperty(name="Sound File", description="The speech; may be relative to the .blend", subtype="FILE_PATH", options=set())
+    sound_path: StringProperty(name="Sound File", description="The speech; may be relative to the .blend", subtype="FILE_PATH", options=_PATH)
     sound_start: FloatProperty(
         name="Start", description="Scene frame at which the file begins", default=1.0, subtype="TIME", options=set()
     )

@@ -1,0 +1,16 @@
+"""Writes the small avatars of `support.avatars` as files: `python make_avatars.py STAGE FOLDER` in the engine's Python."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[:0] = [sys.argv[1], str(Path(__file__).resolve().parents[1])]
+    from support.avatars import static_avatar, talking_avatar
+    from ua3dtalk.engine.avatar import save_avatar
+
+    folder = Path(sys.argv[2])
+    save_avatar(talking_avatar(200, 60), folder / "head.safetensors")
+    save_avatar(talking_avatar(120, 30, seed=1), folder / "other.safetensors")
+    save_avatar(static_avatar(degree=3), folder / "static.safetensors")
