@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
+
 if __name__ == "__main__":
     sys.path[:0] = [sys.argv[1], str(Path(__file__).resolve().parents[1])]
     from support.avatars import static_avatar, talking_avatar
     from ua3dtalk.engine.avatar import save_avatar
 
     folder = Path(sys.argv[2])
-    save_avatar(talking_avatar(200, 60), folder / "head.safetensors")
+    head = talking_avatar(200, 60)
+    head.tensors["thumbnail"] = np.random.default_rng(0).integers(0, 255, (24, 32, 4), np.uint8)
+    save_avatar(head, folder / "head.safetensors")
     save_avatar(talking_avatar(120, 30, seed=1), folder / "other.safetensors")
     save_avatar(static_avatar(degree=3), folder / "static.safetensors")
