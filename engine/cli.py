@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("source", type=Path)
     sub.add_argument("--out", type=Path, required=True, help="avatar file to write (.safetensors)")
     sub.add_argument("--name", default="", help="name shown to users")
-    sub.add_argument("--up", default="+Y", help="the source's up axis (+Y)")
-    sub.add_argument("--front", default="+Z", help="the axis its face looks along (+Z)")
+    sub.add_argument("--up", default="+Y", help="the source's up axis (+Y; scenes from COLMAP often have -Y)")
+    sub.add_argument("--front", default="+Z", help="the axis its face looks along (+Z; from COLMAP often -Z)")
     sub.add_argument("--metres", type=float, default=1.0, help="metres per unit (1)")
 
     sub = command("deform", _deform, "run an avatar's networks on per-frame view features")
@@ -96,9 +96,13 @@ def _import(options: argparse.Namespace) -> dict[str, Any]:
 
 def _deform(options: argparse.Namespace) -> dict[str, Any]:
     from .avatar import load_avatar
-    from .deform.features import deform_features
+    from .deform.features import deform_file
 
-    return deform_features(load_avatar(options.avatar), options.features, options.out, options.device, options.threads)
+    avatar, progress = load_avatar(options.avatar), _Printer(options.json)
+    shapes = deform_file(
+        avatar, options.features, options.out, options.device, options.threads, lambda done, count: progress(done, count, "frames")
+    )
+    return {"out": str(options.out), "shapes": {name: list(shape) for name, shape in shapes.items()}}
 
 
 def _bake(options: argparse.Namespace) -> dict[str, Any]:

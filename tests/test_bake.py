@@ -183,3 +183,17 @@ def test_the_command_line_refuses_in_one_line(files: Path, tmp_path: Path) -> No
         done = engine(*common, *extra)
         assert done.returncode == 1 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "c").exists()
+
+
+def test_the_command_line_imports_and_deforms_the_reference_case(shared_data: Path, tmp_path: Path) -> None:
+    """A checkpoint in the authors' layout gives the motion that the authors' networks give, and refuses our providers."""
+    case, head = shared_data / "reference_case", tmp_path / "head.safetensors"
+    assert engine("import", case / "chkpnt_fuse_latest.pth", "--out", head).returncode == 0
+    done = engine("deform", "--avatar", head, "--features", case / "expected.npz", "--out", tmp_path / "motion.npz")
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "motion.npz") as got, np.load(case / "expected.npz") as expected:
+        assert set(got) == {"face_d_xyz", "face_d_rot", "face_d_scale", "mouth_d_xyz"}
+        for name in got:
+            assert np.abs(got[name] - expected[name]).max() <= 1e-5 * np.abs(expected[name]).max()
+    done = engine("bake", "--avatar", head, "--frames", "0:9", "--out", tmp_path / "c")
+    assert done.returncode == 1 and "authors/deepspeech" in done.stderr
