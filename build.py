@@ -74,8 +74,9 @@ def say(text: str) -> None:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """The process environment without what would mix other Pythons' packages in."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    """The process environment without what would mix other Pythons' packages in, or keep byte code from being kept."""
+    left_out = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    kept = {k: v for k, v in os.environ.items() if k not in left_out}
     return {**kept, "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1", **extra}
 
 
