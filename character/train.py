@@ -71,8 +71,8 @@ def _content(work: Path, model: FaceModel, scale: float) -> dict[str, np.ndarray
         return dict(stored)
 
 
-def _target(work: Path, model: FaceModel, person: SplatPerson, actor: Actor, branch: str) -> Target:
-    """Motion basis of a branch's moving splats; fitted once a person."""
+def _target(work: Path, model: FaceModel, person: SplatPerson, actor: Actor, branch: str, version: int) -> Target:
+    """Motion basis of a branch's moving splats; fitted once for a version of the binding."""
     random = np.random.default_rng(5)
     articulation = random.dirichlet(np.full(len(VISEMES), 0.12), FIT_FRAMES).astype(np.float32)
     performance = Performance(
@@ -80,7 +80,7 @@ def _target(work: Path, model: FaceModel, person: SplatPerson, actor: Actor, bra
         random_emotions(random, FIT_FRAMES), random_aus(random, FIT_FRAMES),
     )  # fmt: skip
     coefficients = actor.coefficients(performance)
-    path = work / f"basis_{branch}.npz"
+    path = work / f"basis_{branch}_v{version}.npz"
     binding = person.splats.binding.subset(person.moving)
     if not path.exists():
         began = time.time()
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     actor = Actor(model)
     content = _content(given.work, model, given.scale)
     made = {}
-    targets = {branch: _target(given.work, model, person, actor, branch) for branch, person in people.items()}
+    targets = {branch: _target(given.work, model, person, actor, branch, version) for branch, person in people.items()}
     landmarks = landmark_splats(model, people["face"], targets["face"].basis.numpy(), actor.names)
     ids = {name: torch.from_numpy(rows) for name, rows in landmarks.items()}
     targets["face"].pairs = [(ids["lip_upper"], ids["lip_lower"]), (ids["lid_upper"], ids["lid_lower"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -93,7 +94,7 @@ class BranchTrainer:
             self._optimiser = optimiser
             began, saved, losses = time.time(), time.time(), []
             while self.step < stage.steps:
-                share = 0.5 * (1 + np.cos(np.pi * self.step / stage.steps)) * min(1.0, (self.step + 1) / 60)
+                share = 0.5 * (1 + math.cos(math.pi * self.step / stage.steps)) * min(1.0, (self.step + 1) / 60)
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * max(share, 0.01)
                 losses.append(self._one(stage, optimiser))
