@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from engine.avatar.gaussians import sh_basis
 from engine.raster import Splatting, render
@@ -21,8 +22,11 @@ from engine.raster import Splatting, render
 from .face_model import FloatArray
 from .look import View
 from .person_binding import Binding, deform
+from .person_sampling import PARTS
 
 SH_C0 = 0.28209479177387814
+SMOOTH_PART = PARTS.index("skin")
+"""The part whose colours vary slowly; hair, knitwear and the rest keep their contrast."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +38,27 @@ class FitSettings:
     iterations: int = 20
     ridge: float = 0.5
     ridge_higher: float = 6.0
-    smooth: float = 60.0
+    smooth: float = 25.0
 
 
 class ViewEquations:
     """One picture's share of the equations: W (blending) and B (SH basis toward the camera)."""
 
-    def __init__(self, binding: Binding, opacities: FloatArray, vertices: FloatArray, view: View, picture: FloatArray, degree: int) -> None:
+    def __init__(
+        self, binding: Binding, opacities: FloatArray, flat: NDArray[np.bool_], vertices: FloatArray, view: View, picture: FloatArray,
+        degree: int,
+    ) -> None:
         means, quats, scales = deform(binding, vertices)
         self.splatting = Splatting(means, quats, scales, opacities, view.viewmat, view.K, view.size, view.size, threads=1)
         self.basis = sh_basis(self.splatting.directions, degree).astype(np.float32)
-        left = self.splatting.forward(np.zeros((len(means), 1), np.float32))[1]
+        # Discs seen edge on stand for more than one colour each: such pixels count less.
+        normal = Rotation.from_quat(quats, scalar_first=True).as_matrix()[:, :, 2]
+        facing = np.where(flat, np.abs((normal * self.splatting.directions).sum(axis=1)), 1.0)
+        facing, left = self.splatting.forward(facing[:, None])
         # A pixel counts as far as the person fills it in the render, and asks for the render's colour as far as the splats cover it:
         # coverage is the business of the geometry, not of the colours.
-        self.alpha, self.rgb = picture[..., 3:], picture[..., :3]
+        self.alpha = picture[..., 3:] * np.clip(facing, 0.1, 1.0) ** 2
+        self.rgb = picture[..., :3]
         self.target = self.rgb * (1.0 - left[..., None])
 
     def apply(self, sh: NDArray) -> FloatArray:
@@ -71,7 +82,7 @@ def fit(
     progress: Callable[[str], None] = print,
 ) -> FloatArray:
     """SH [N,K,3] for all splats. fixed [N] keep the colour plain [N,3] (display sRGB); pose(name) gives vertices [V,3]."""
-    equations = [ViewEquations(binding, opacities, pose(v.pose), v, pictures[v.name], settings.degree) for v in views]
+    equations = [ViewEquations(binding, opacities, part == SMOOTH_PART, pose(v.pose), v, pictures[v.name], settings.degree) for v in views]
     count, terms = len(opacities), (settings.degree + 1) ** 2
     start = prior(equations, binding, part, fixed, plain)
     x = np.zeros((count, terms, 3))
@@ -81,7 +92,7 @@ def fit(
     ridge[:, 0] = settings.ridge * SH_C0**2
     # Splats on the skin hide one another in an order that changes with the view: what each of them alone is seen to be must not differ
     # from its neighbours'. The finer the splats (lips, lids, iris), the more they may differ.
-    size = np.minimum(np.median(binding.scales, axis=1) / 0.0015, 1.0) ** 3
+    size = np.minimum(np.median(binding.scales, axis=1) / 0.0019, 1.0) ** 3 * np.where(part == SMOOTH_PART, 1.0, 0.02)
     laplacian = neighbours(binding, part, size)
     smooth = settings.smooth * SH_C0**2
     diagonal = ridge[:, :, 0] + smooth * laplacian.diagonal()[:, None] + sum(e.diagonal() for e in equations)
@@ -143,6 +154,10 @@ def prior(
         w, t = e.seen()
         weight += w
         total += t
+    # On the skin, what a splat that is hardly seen was seen to be is chance: lean on the neighbours, by how well they are seen.
+    spread = neighbours(binding, part, (part == SMOOTH_PART).astype(float), 8)
+    for _ in range(2):
+        weight, total = weight - 0.8 * (spread @ weight), total - 0.8 * (spread @ total)
     mean = total / np.maximum(weight, 1e-9)[:, None]
     seen = weight > 0.02
     place = deform(binding, binding.rest_vertices)[0]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +124,7 @@ def load_person(path: Path) -> dict[str, SplatPerson]:
                 )
                 for name in BRANCHES
             }
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is no person file ({error})", remedy="make it with python -m character.person") from None
 
 
