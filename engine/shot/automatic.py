@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import numpy as np
 
 # Seconds. People blink about every two to six seconds; closing is faster than opening.
@@ -12,12 +14,8 @@ BROW_LENGTH = (0.5, 1.1)
 BROW_HEIGHT = (0.15, 0.40)
 _BLOCK = 60.0  # events are drawn a minute at a time, so that an hour in costs no more than the first second
 
-
-def _events(seed: int, kind: int, minute: int, gap: tuple[float, float]) -> np.ndarray:
-    """Start times of one minute's events, counted from the minute's begin, the last one clear of its end."""
-    random = np.random.default_rng([seed & 0xFFFFFFFF, kind, minute + (1 << 20)])
-    starts = np.cumsum(random.uniform(*gap, size=int(_BLOCK / gap[0]) + 1))
-    return starts[starts < _BLOCK - 1.5]
+_Shape = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""Seconds since an event's start [F] -> its value [F] in 0..1; the generator gives what varies from event to event."""
 
 
 def _smooth(x: np.ndarray) -> np.ndarray:
@@ -25,35 +23,35 @@ def _smooth(x: np.ndarray) -> np.ndarray:
     return x * x * (3.0 - 2.0 * x)
 
 
-def automatic_blinks(times: np.ndarray, seed: int) -> np.ndarray:
-    """AU45 [F] in 0..1 at `times` [F] seconds."""
+def _overlay(times: np.ndarray, seed: int, kind: int, gap: tuple[float, float], shape: _Shape) -> np.ndarray:
+    """The largest of all events' shapes [F] at `times` [F] seconds."""
     times = np.asarray(times, np.float64)
     value = np.zeros(len(times))
     minutes = np.floor(times / _BLOCK).astype(int)
     for minute in np.unique(minutes):
         rows = np.flatnonzero(minutes == minute)
-        local = times[rows] - minute * _BLOCK
-        for start in _events(seed, 1, minute, BLINK_GAP):
-            t = local - start
-            shape = np.minimum(_smooth(t / BLINK_CLOSE), _smooth((BLINK_CLOSE + BLINK_HOLD + BLINK_OPEN - t) / BLINK_OPEN))
-            value[rows] = np.maximum(value[rows], np.where(t >= 0, shape, 0))
+        random = np.random.default_rng([seed & 0xFFFFFFFF, kind, minute + (1 << 20)])
+        starts = np.cumsum(random.uniform(*gap, size=int(_BLOCK / gap[0]) + 1))
+        for start in starts[starts < _BLOCK - 1.5]:  # none reaches into the next minute
+            value[rows] = np.maximum(value[rows], shape(times[rows] - minute * _BLOCK - start, random))
     return value
+
+
+def automatic_blinks(times: np.ndarray, seed: int) -> np.ndarray:
+    """AU45 [F] in 0..1 at `times` [F] seconds."""
+
+    def blink(t: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        end = BLINK_CLOSE + BLINK_HOLD + BLINK_OPEN
+        return np.minimum(_smooth(t / BLINK_CLOSE), _smooth((end - t) / BLINK_OPEN))
+
+    return _overlay(times, seed, 1, BLINK_GAP, blink)
 
 
 def automatic_brows(times: np.ndarray, seed: int) -> np.ndarray:
     """AU1 [F] in 0..0.4 at `times` [F] seconds: the small raises that go with talking."""
-    times = np.asarray(times, np.float64)
-    value = np.zeros(len(times))
-    minutes = np.floor(times / _BLOCK).astype(int)
-    for minute in np.unique(minutes):
-        rows = np.flatnonzero(minutes == minute)
-        local = times[rows] - minute * _BLOCK
-        starts = _events(seed, 2, minute, BROW_GAP)
-        random = np.random.default_rng([seed & 0xFFFFFFFF, 3, int(minute) + (1 << 20)])
-        for start, length, height in zip(
-            starts, random.uniform(*BROW_LENGTH, len(starts)), random.uniform(*BROW_HEIGHT, len(starts))
-        ):
-            phase = (local - start) / length
-            raised = np.where((phase > 0) & (phase < 1), height * np.sin(np.pi * phase) ** 2, 0)
-            value[rows] = np.maximum(value[rows], raised)
-    return value
+
+    def raised(t: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        length, height = random.uniform(*BROW_LENGTH), random.uniform(*BROW_HEIGHT)
+        return np.where((t > 0) & (t < length), height * np.sin(np.pi * t / length) ** 2, 0)
+
+    return _overlay(times, seed, 2, BROW_GAP, raised)
