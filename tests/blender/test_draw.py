@@ -106,6 +106,23 @@ def test_several_avatars_are_sorted_together() -> None:
     assert np.abs(found["Epistemic"][seen][:, 0] - doubt[:, 1]).mean() < 1e-3 * doubt.max()
 
 
+def test_constants_of_a_single_splat() -> None:
+    """Alpha at its centre, its cut at 1/255 and its width on the picture, to float precision."""
+    sigma, lens = 0.05, 1.4
+    one = Splats(means=np.zeros((1, 3), np.float32), quats=np.float32([[1, 0, 0, 0]]), scales=np.full((1, 3), sigma, np.float32),
+                 opacities=np.ones(1, np.float32), sh=np.ones((1, 1, 3), np.float32), branch=np.zeros(1, np.uint8))
+    view = cases.translate(0, 0, -4.0), cases.perspective(WIDTH + 1, HEIGHT + 1, lens)
+    alpha = image.render_image([one], *view, WIDTH + 1, HEIGHT + 1, passes=["Combined"])["Combined"][..., 3]
+    middle = alpha[HEIGHT // 2].astype(np.float64)
+    assert middle.max() == pytest.approx(0.999, abs=1e-6) == middle[WIDTH // 2]
+    variance = (sigma * lens * (WIDTH + 1) / 4.0) ** 2 + 0.3
+    distance = np.arange(WIDTH + 1) - WIDTH // 2
+    expected = np.exp(-0.5 * distance**2 / variance)
+    expected[expected < 1 / 255] = 0.0
+    assert np.abs(middle - np.minimum(expected, 0.999)).max() < 1e-5
+    assert (middle > 0).sum() == (expected > 0).sum() > 10
+
+
 def test_tiles_and_parts_are_cut_from_the_same_picture() -> None:
     splats, view = [make()], VIEWS["wide and close"]
     whole = image.render_image(splats, *view, WIDTH, HEIGHT)

@@ -24,21 +24,6 @@ STEP = 0.02
 """World units that an avatar of `Source` moves along x in a frame."""
 
 
-# TEMPORARY
-@pytest.fixture(scope="session")
-def extension() -> str:
-    import importlib
-    importlib.import_module("ua3dtalk.addon.render_engine").register()
-    return "ua3dtalk"
-
-
-@pytest.fixture(scope="session")
-def shipped(extension: str) -> Callable[[str], ModuleType]:
-    import importlib
-    return lambda name: importlib.import_module(f"ua3dtalk.{name}")
-# END TEMPORARY
-
-
 @pytest.fixture(scope="module")
 def load(shipped: Callable[[str], ModuleType]) -> Callable[[str], ModuleType]:
     return shipped
