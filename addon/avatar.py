@@ -16,6 +16,8 @@ from .core.attributes import BASE, BRANCH, POSITION, ROTATION, SCALE, moving_att
 from .core.paths import new_cache_name
 
 _Stamp = tuple[int, int]
+_FILES_KEPT = 4
+"""Avatar files that stay open: as many as a scene may well have."""
 _loaded: dict[Path, tuple[_Stamp, Avatar]] = {}
 _hashes: dict[Path, tuple[_Stamp, str]] = {}
 
@@ -58,7 +60,9 @@ def load(path: Path) -> Avatar:
     stamp = _stamp(path)
     found = _loaded.get(path)
     if found is None or found[0] != stamp:
-        _loaded.clear()  # one at a time: several in a scene mostly share a file, and each may be large
+        _loaded.pop(path, None)
+        while len(_loaded) >= _FILES_KEPT:
+            del _loaded[next(iter(_loaded))]
         found = _loaded[path] = (stamp, load_avatar(path))
     return found[1]
 
@@ -77,6 +81,13 @@ def file_of(obj: bpy.types.Object) -> Path:
     return absolute(obj.ua3dtalk.avatar_path, obj)
 
 
+def about(obj: bpy.types.Object) -> str:
+    """All that the avatar's file says of itself, in paragraphs. Raises UserError where it cannot be read."""
+    meta = load(file_of(obj)).meta
+    parts = {"Created": meta.created, "From": meta.provenance, "Consent": meta.consent, "Licence": meta.licence}
+    return "\n\n".join([meta.name, *(f"{title}: {text}" for title, text in parts.items() if text)])
+
+
 def create(path: Path, name: str = "", collection: bpy.types.Collection | None = None) -> bpy.types.Object:
     """A new object that shows an avatar at rest; its origin is the avatar's.
 
@@ -90,6 +101,8 @@ def create(path: Path, name: str = "", collection: bpy.types.Collection | None =
     avatar = load(path)
     rest, branch = avatar.rest()
     obj = bpy.data.objects.new(name or avatar.meta.name, _cloud(name or avatar.meta.name, rest, branch))
+    # The splats are drawn by us; what Blender draws of the points themselves would speckle them. The box can be clicked.
+    obj.display_type = "BOUNDS"
     properties = obj.ua3dtalk
     properties.is_avatar = True
     properties.avatar_path = stored(path)

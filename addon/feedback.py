@@ -28,10 +28,14 @@ def reporting(method: Callable[..., set[str]]) -> Callable[..., set[str]]:
     return lambda self, context, event: run(self, context, event)
 
 
-def tag_redraw() -> None:
-    """Ask every window to draw its 3D views and our panels again."""
+def tag_redraw(panels_only: bool = False) -> None:
+    """Ask every window to draw our panels again, and its 3D views unless `panels_only`."""
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
         for area in window.screen.areas:
-            if area.type in {"VIEW_3D", "PROPERTIES", "PREFERENCES"}:
-                area.tag_redraw()
+            if area.type not in {"VIEW_3D", "PROPERTIES", "PREFERENCES"}:
+                continue
+            for region in area.regions:
+                # Splats cost time to draw; a number in the sidebar is no reason to.
+                if not (panels_only and area.type == "VIEW_3D" and region.type != "UI"):
+                    region.tag_redraw()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import bpy
@@ -16,7 +17,6 @@ from .places import folder_of
 from .preferences import draw_environment
 
 _previews: Any = None
-_WIDTH = 44
 
 
 def register() -> None:
@@ -33,17 +33,16 @@ def unregister() -> None:
         _previews = None
 
 
-def _lines(layout: bpy.types.UILayout, text: str, icon: str = "NONE") -> None:
-    """Text in as many short lines as it takes."""
-    line, first = "", True
-    for word in [*text.split(), None]:
-        if word is None or len(line) + len(word) > _WIDTH:
-            if line:
-                layout.label(text=line, icon=icon if first else "BLANK1" if icon != "NONE" else "NONE")
-                first = False
-            line = ""
-        if word is not None:
-            line = f"{line} {word}".strip()
+def _lines(layout: bpy.types.UILayout, text: str, icon: str = "NONE", most: int = 8) -> None:
+    """Text in as many lines as the region's width asks for, at most `most`."""
+    region = bpy.context.region
+    width = region.width if region is not None and region.width > 1 else 300
+    signs = max(20, int(width / (7.0 * (bpy.context.preferences.system.ui_scale or 1.0))) - 8)
+    lines = textwrap.wrap(text, signs, break_long_words=True)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], f"{lines[most - 1]} ..."]
+    for number, line in enumerate(lines):
+        layout.label(text=line, icon=icon if number == 0 or icon == "NONE" else "BLANK1")
 
 
 def _thumbnail(loaded: Any) -> int:
@@ -53,8 +52,12 @@ def _thumbnail(loaded: Any) -> int:
         return 0
     if loaded.hash not in _previews:
         made = _previews.new(loaded.hash)
+        upright = pixels[::-1].astype("float32") / 255
         made.image_size = (pixels.shape[1], pixels.shape[0])
-        made.image_pixels_float = (pixels[::-1].astype("float32") / 255).ravel().tolist()
+        made.image_pixels_float = upright.ravel().tolist()
+        rows, columns = ([side * i // 32 for i in range(32)] for side in pixels.shape[:2])
+        made.icon_size = (32, 32)
+        made.icon_pixels_float = upright[rows][:, columns].ravel().tolist()
     return _previews[loaded.hash].icon_id
 
 
@@ -75,14 +78,16 @@ def draw_avatar(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy
     column = layout.column(align=True)
     column.label(text=loaded.meta.name, icon="USER")
     counts = ", ".join(f"{branch} {loaded.count(branch):,}" for branch in loaded.branches)
-    column.label(text=f"{len(obj.data.points):,} Gaussians ({counts})")
+    column.label(text=f"{len(obj.data.points):,} Gaussians")
+    column.label(text=f"({counts})")
     if loaded.hash != obj.ua3dtalk.avatar_hash:
         _lines(column, "The file is another one than was imported: reload it", "ERROR")
     if loaded.is_static:
         column.label(text="Static: it has no networks to move it", icon="INFO")
     for title, text in (("From", loaded.meta.provenance), ("Consent", loaded.meta.consent), ("Licence", loaded.meta.licence)):
         if text:
-            _lines(column, f"{title}: {text}")
+            _lines(column, f"{title}: {text}", most=2)
+    column.operator("ua3dtalk.about", icon="INFO")
 
 
 def draw_sound(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.types.Object) -> None:
@@ -115,14 +120,14 @@ def draw_emotion(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bp
     settings = obj.ua3dtalk
     layout.use_property_split = True
     box = layout.box()
-    row = box.row(align=True)
-    row.use_property_split = False
-    row.prop(settings, "key_emotion", text="")
-    row.prop(settings, "key_intensity", text="Int.")
+    column = box.column(align=True)
+    column.use_property_split = False
+    column.prop(settings, "key_emotion", text="")
+    row = column.row(align=True)
+    row.prop(settings, "key_intensity")
     row.prop(settings, "key_blend")
-    row = box.row(align=True)
-    row.operator("ua3dtalk.key_emotion", icon="KEY_HLT")
-    row.operator_menu_enum("ua3dtalk.key_preset", "preset", text="Presets")
+    column.operator("ua3dtalk.key_emotion", icon="KEY_HLT")
+    column.operator_menu_enum("ua3dtalk.key_preset", "preset", text="Key Preset Here")
     column = layout.column(align=True)
     for name in EMOTIONS:
         column.prop(settings, name)
@@ -256,8 +261,8 @@ _PARTS = (
     ("avatar", "Avatar", draw_avatar, False),
     ("sound", "Sound", draw_sound, False),
     ("emotion", "Emotion", draw_emotion, False),
-    ("face", "Blinks and Brows", draw_face, True),
     ("bake", "Bake", draw_bake, False),
+    ("face", "Blinks and Brows", draw_face, True),
     ("engine", "Engine", draw_engine, True),
 )
 

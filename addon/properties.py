@@ -6,6 +6,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
 from ..engine.avatar import EMOTIONS
+from . import frames, status
 from .core.channels import CHANNELS, INTENSITY_MAX
 
 _MAX_FRAME = 1048574  # Blender's own limit
@@ -14,10 +15,18 @@ EMOTION_ITEMS = [(name.upper(), name.capitalize(), f"Key {name}") for name in EM
 """For operators and properties that name one emotion."""
 
 
-def _show_again(self: AvatarProperties, context: bpy.types.Context) -> None:
-    from . import frames
+def _changed(self: AvatarProperties, context: bpy.types.Context) -> None:
+    """Not all of Blender's edits of these properties reach the dependency graph."""
+    status.changed()
 
+
+def _show_again(self: AvatarProperties, context: bpy.types.Context) -> None:
     frames.show(self.id_data, context.scene)
+    status.changed()
+
+
+_SETTING = {"options": set(), "update": _changed}
+_FILE = {"options": _PATH, "update": _changed}
 
 
 class AvatarProperties(bpy.types.PropertyGroup):
@@ -25,7 +34,7 @@ class AvatarProperties(bpy.types.PropertyGroup):
 
     is_avatar: BoolProperty(name="Avatar", description="This object is a UA-3DTalk avatar", options={"HIDDEN"})
     avatar_path: StringProperty(
-        name="File", description="The avatar file; may be relative to the .blend (//)", subtype="FILE_PATH", options=_PATH
+        name="File", description="The avatar file; may be relative to the .blend (//)", subtype="FILE_PATH", **_FILE
     )
     avatar_hash: StringProperty(name="Hash", description="Of the avatar file as it was when imported", options={"HIDDEN"})
 
@@ -47,23 +56,23 @@ class AvatarProperties(bpy.types.PropertyGroup):
             ("FILE", "File", "A sound file that starts at a frame, without a strip"),
         ],
         default="NONE",
-        options=set(),
+        **_SETTING,
     )
-    strip_name: StringProperty(name="Strip", description="The sound strip; it is found again when renamed", options=set())
+    strip_name: StringProperty(name="Strip", description="The sound strip; it is found again when renamed", **_SETTING)
     strip_id: StringProperty(name="Strip Mark", description="Custom property by which the strip is found", options={"HIDDEN"})
-    sound_path: StringProperty(name="Sound File", description="The speech; may be relative to the .blend", subtype="FILE_PATH", options=_PATH)
+    sound_path: StringProperty(name="Sound File", description="The speech; may be relative to the .blend", subtype="FILE_PATH", **_FILE)
     sound_start: FloatProperty(
-        name="Start", description="Scene frame at which the file begins", default=1.0, subtype="TIME", options=set()
+        name="Start", description="Scene frame at which the file begins", default=1.0, subtype="TIME", **_SETTING
     )
 
     auto_blinks: BoolProperty(
-        name="Automatic Blinks", description="Blink by itself every few seconds, besides what is keyed", default=True, options=set()
+        name="Automatic Blinks", description="Blink by itself every few seconds, besides what is keyed", default=True, **_SETTING
     )
-    blink_seed: IntProperty(name="Seed", description="Other seeds blink at other times", default=0, min=0, options=set())
+    blink_seed: IntProperty(name="Seed", description="Other seeds blink at other times", default=0, min=0, **_SETTING)
     auto_brows: BoolProperty(
-        name="Automatic Brows", description="Small brow raises while time goes on, besides what is keyed", options=set()
+        name="Automatic Brows", description="Small brow raises while time goes on, besides what is keyed", **_SETTING
     )
-    brow_seed: IntProperty(name="Seed", description="Other seeds raise the brows at other times", default=0, min=0, options=set())
+    brow_seed: IntProperty(name="Seed", description="Other seeds raise the brows at other times", default=0, min=0, **_SETTING)
 
     bake_range: EnumProperty(
         name="Range",
@@ -74,13 +83,13 @@ class AvatarProperties(bpy.types.PropertyGroup):
             ("CUSTOM", "Custom", "The frames given here"),
         ],
         default="SCENE",
-        options=set(),
+        **_SETTING,
     )
     bake_start: IntProperty(
-        name="First", description="First frame to bake", default=1, min=-_MAX_FRAME, max=_MAX_FRAME, subtype="TIME", options=set()
+        name="First", description="First frame to bake", default=1, min=-_MAX_FRAME, max=_MAX_FRAME, subtype="TIME", **_SETTING
     )
     bake_end: IntProperty(
-        name="Last", description="Last frame to bake", default=250, min=-_MAX_FRAME, max=_MAX_FRAME, subtype="TIME", options=set()
+        name="Last", description="Last frame to bake", default=250, min=-_MAX_FRAME, max=_MAX_FRAME, subtype="TIME", **_SETTING
     )
 
     key_emotion: EnumProperty(name="Emotion", description="What `Key Emotion Here` keys", items=EMOTION_ITEMS, default="HAPPY", options=set())
@@ -103,6 +112,7 @@ for _channel in CHANNELS:
         soft_max=1.0,
         subtype="FACTOR",
         options={"ANIMATABLE"},
+        update=_changed,
     )
 
 CLASSES = (AvatarProperties,)

@@ -102,7 +102,7 @@ def _watch_start() -> float | None:
     if _client is None or _client.state != "starting":
         return None
     _client.pump()
-    tag_redraw()
+    tag_redraw(panels_only=True)
     return 0.2 if _client.state == "starting" else None
 
 

@@ -60,7 +60,7 @@ def _look() -> None:
             check(obj, scene)
         except UserError:
             pass
-    tag_redraw()
+    tag_redraw(panels_only=True)
 
 
 def forget_all() -> None:

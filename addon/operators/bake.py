@@ -57,13 +57,18 @@ class Bake(OnAvatar, bpy.types.Operator):
         """Takes the bakes forward; everything else of Blender goes on."""
         if event.type != "TIMER":
             return {"PASS_THROUGH"}
+        before = [(run.done, run.text) for run in self._runs]
         going_on = [run.step() for run in self._runs]
-        if not frames.is_rendering():
-            frames.show_all(context.scene)
-        tag_redraw()
+        if before != [(run.done, run.text) for run in self._runs]:
+            tag_redraw(panels_only=True)
+            if not frames.is_rendering():
+                frames.show_all(context.scene)  # the current frame, as soon as it is there
         if any(going_on):
             return {"PASS_THROUGH"}
         context.window_manager.event_timer_remove(self._timer)
+        if not frames.is_rendering():
+            frames.show_all(context.scene)
+        tag_redraw()
         status.changed()
         results = {self._end(run) for run in self._runs}
         return {"FINISHED"} if results == {True} else {"CANCELLED"}

@@ -99,7 +99,7 @@ class SetUpEnvironment(bpy.types.Operator):
         if event.type != "TIMER" or setup is None:
             return {"PASS_THROUGH"}
         setup.pump()
-        tag_redraw()
+        tag_redraw(panels_only=True)
         if setup.state == "running":
             return {"PASS_THROUGH"}
         context.window_manager.event_timer_remove(self._timer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,30 @@ class ReloadAvatar(OnAvatar, bpy.types.Operator):
         obj = target(self, context)
         avatar.reload(obj)
         frames.show(obj, context.scene, again=True)
+        return {"FINISHED"}
+
+
+class About(OnAvatar, bpy.types.Operator):
+    """Show all that the avatar's file says of itself: provenance, consent, licence"""
+
+    bl_idname = "ua3dtalk.about"
+    bl_label = "About This Avatar"
+    bl_options = {"REGISTER"}
+
+    @reporting
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        self._text = avatar.about(target(self, context))
+        return context.window_manager.invoke_popup(self, width=600)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        column = self.layout.column(align=True)
+        for line in self._text.splitlines():
+            for part in textwrap.wrap(line, 96) or [""]:
+                column.label(text=part)
+
+    @reporting
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        self.report({"INFO"}, avatar.about(target(self, context)))
         return {"FINISHED"}
 
 
@@ -232,4 +257,4 @@ class UseRenderEngine(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (ImportAvatar, UA3DTALK_FH_avatar, ReloadAvatar, AttachAudio, AttachStrip, KeyEmotion, KeyPreset, UseRenderEngine)
+CLASSES = (ImportAvatar, UA3DTALK_FH_avatar, ReloadAvatar, About, AttachAudio, AttachStrip, KeyEmotion, KeyPreset, UseRenderEngine)
