@@ -226,20 +226,23 @@ def set_up(avatar: Path, audio: Path, blend: Path, size: int) -> None:
 
 
 def add_camera(scene: bpy.types.Scene, head: bpy.types.Object) -> None:
-    """A portrait lens at eye height that frames the head, which looks along -Y."""
+    """A portrait lens at eye height that frames the head (what is above the chin, and a little neck); it looks along -Y."""
+    avatar = part("addon.avatar")
     points = np.empty(len(head.data.points) * 3, np.float32)
     head.data.attributes["position"].data.foreach_get("vector", points)
-    # Robust against a few stray splats.
-    low, high = np.percentile(points.reshape(-1, 3), (0.5, 99.5), axis=0)
-    camera = bpy.data.cameras.new("Camera")
-    camera.lens, camera.sensor_width = 85.0, 36.0
-    made = bpy.data.objects.new("Camera", camera)
-    scene.collection.objects.link(made)
-    extent = max(high[0] - low[0], high[2] - low[2]) * 1.08
-    middle = (low + high) / 2
-    made.location = (middle[0], low[1] - extent * camera.lens / camera.sensor_width, middle[2])
-    made.rotation_euler = (np.pi / 2, 0.0, 0.0)
-    scene.camera = made
+    points = points.reshape(-1, 3)
+    # What moves is the face. Percentiles, for there may be a few stray splats.
+    low, high = np.percentile(points, (0.5, 99.5), axis=0)
+    face_low, face_high = np.percentile(points[avatar.load(avatar.file_of(head)).moving_rows()], (2, 98), axis=0)
+    bottom = max(low[2], face_low[2] - 0.4 * (face_high[2] - face_low[2]))
+    side = 1.12 * (high[2] - bottom)
+    data = bpy.data.cameras.new("Camera")
+    data.lens, data.sensor_width = 85.0, 36.0
+    camera = bpy.data.objects.new("Camera", data)
+    scene.collection.objects.link(camera)
+    camera.location = ((face_low[0] + face_high[0]) / 2, low[1] - side * data.lens / data.sensor_width, (high[2] + bottom) / 2)
+    camera.rotation_euler = (np.pi / 2, 0.0, 0.0)
+    scene.camera = camera
 
 
 def set_output(scene: bpy.types.Scene, size: int) -> None:
