@@ -62,7 +62,7 @@ def resolve(accumulated: gpu.types.GPUTexture, target: Target, display: Display 
     for name, row in zip(("to_red", "to_green", "to_blue"), rows):
         program.uniform_float(name, (*row, 0.0))
     # The first three are colours as they are summed up; the rest pick from (depth, aleatoric, epistemic).
-    program.uniform_int("source", max(0, _SOURCES.index(display)))
+    program.uniform_int("source", _SOURCES.index(display))
     program.uniform_int("target", _TARGETS.index(target))
     program.uniform_sampler("accumulated", accumulated)
     screen.draw(program)

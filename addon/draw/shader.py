@@ -241,7 +241,7 @@ def splat_shader() -> gpu.types.GPUShader:
 def resolve_shader() -> gpu.types.GPUShader:
     """Full-screen pass that turns a premultiplied sum into colours.
 
-    source: 0 the sum is a display-referred colour; 3 to 6 it is (depth, aleatoric, epistemic), of which depth, total,
+    source: 0 to 2 the sum is a display-referred colour; 3 to 6 it is (depth, aleatoric, epistemic), of which depth, total,
     aleatoric or epistemic are shown on a ramp between area.z and area.w. target: 0 display-referred, 1 scene linear (to_red, to_green,
     to_blue: rows of the matrix from linear Rec.709), 2 Blender's viewport overlay. area.xy: lower left corner of the
     drawn part in the target framebuffer, px. All premultiplied by alpha.
