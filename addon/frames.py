@@ -182,8 +182,10 @@ def show(obj: bpy.types.Object, scene: bpy.types.Scene, again: bool = False) -> 
     before = _written.get(cloud.session_uid)
     if not again and before is not None and before[0] is mark[0] and before[1] is mark[1]:
         return
-    if len(cloud.points) != len(now.means):
-        return  # a bake of another avatar: drawn from the cache; the panel offers to reload the object
+    # What follows is drawn from the cache all the same: linked data, which Blender lets nobody write, and a bake of another
+    # avatar (the panel says to reload the object).
+    if cloud.library is not None or len(cloud.points) != len(now.means):
+        return
     avatar.write_frame(cloud, now.means, now.quats, now.scales)
     _written[cloud.session_uid] = mark
 

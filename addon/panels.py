@@ -180,8 +180,6 @@ def draw_bake(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.t
             _lines(column, "The bake is of another avatar than this object: reload the avatar", "ERROR")
     except UserError as error:
         _lines(column, str(error), "ERROR")
-    for line in viewport.problems():
-        _lines(column, line, "ERROR")
     row = layout.row(align=True)
     row.operator("ua3dtalk.check", icon="VIEWZOOM")
     row.operator("ua3dtalk.open_place", text="", icon="FILE_FOLDER").place = "CACHE"
@@ -189,6 +187,18 @@ def draw_bake(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.t
     layout.prop(settings, "cache_path")
     if not settings.cache_path:
         _lines(layout.column(align=True), str(folder_of(obj)))
+
+
+def draw_display(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.types.Object) -> None:
+    """What the 3D views show, and what renders with."""
+    settings = context.scene.ua3dtalk_display
+    layout.prop(settings, "display", text="")
+    if settings.display not in ("COLOR", "BRANCH", "OBJECT"):
+        row = layout.row(align=True)
+        row.prop(settings, "low")
+        row.prop(settings, "high")
+    for line in viewport.problems():
+        _lines(layout, line, "ERROR")
     if context.scene.render.engine != viewport.ENGINE:
         layout.operator("ua3dtalk.use_render_engine", icon="RESTRICT_RENDER_OFF")
 
@@ -263,6 +273,7 @@ _PARTS = (
     ("emotion", "Emotion", draw_emotion, False),
     ("bake", "Bake", draw_bake, False),
     ("face", "Blinks and Brows", draw_face, True),
+    ("display", "Display", draw_display, True),
     ("engine", "Engine", draw_engine, True),
 )
 

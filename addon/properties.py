@@ -1,4 +1,4 @@
-"""What an avatar object carries: `Object.ua3dtalk`."""
+"""What an avatar object carries, `Object.ua3dtalk`, and what a scene's 3D views show of avatars."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, Po
 from ..engine.avatar import EMOTIONS
 from . import frames, status
 from .core.channels import CHANNELS, INTENSITY_MAX
+from .draw.source import ViewportLook
+from .feedback import tag_redraw
 
 _MAX_FRAME = 1048574  # Blender's own limit
 _PATH = {"PATH_SUPPORTS_BLEND_RELATIVE"}
@@ -18,6 +20,10 @@ EMOTION_ITEMS = [(name.upper(), name.capitalize(), f"Key {name}") for name in EM
 def _changed(self: AvatarProperties, context: bpy.types.Context) -> None:
     """Not all of Blender's edits of these properties reach the dependency graph."""
     status.changed()
+
+
+def _draw_again(self: DisplayProperties, context: bpy.types.Context) -> None:
+    tag_redraw()
 
 
 def _show_again(self: AvatarProperties, context: bpy.types.Context) -> None:
@@ -115,15 +121,46 @@ for _channel in CHANNELS:
         update=_changed,
     )
 
-CLASSES = (AvatarProperties,)
+class DisplayProperties(bpy.types.PropertyGroup):
+    """What the 3D views show of the avatars of a scene: `Scene.ua3dtalk_display`. Renders have passes instead."""
+
+    display: EnumProperty(
+        name="Show",
+        description="What the 3D views show of each Gaussian",
+        items=[
+            ("COLOR", "Colour", "The avatar as it looks"),
+            ("UNCERTAINTY", "Uncertainty", "How unsure the networks are of the motion: aleatoric and epistemic together"),
+            ("ALEATORIC", "Aleatoric", "Uncertainty that lies in the data: the same speech can look different"),
+            ("EPISTEMIC", "Epistemic", "Uncertainty of the networks themselves: unlike what they were trained on"),
+            ("DEPTH", "Depth", "Distance from the view"),
+            ("BRANCH", "Branch", "Face and mouth Gaussians"),
+            ("OBJECT", "Object", "Each avatar in one colour"),
+        ],
+        default="COLOR",
+        options=set(),
+        update=_draw_again,
+    )
+    low: FloatProperty(name="From", description="Value shown in the ramp's first colour", default=0.0, precision=4, options=set(), update=_draw_again)
+    high: FloatProperty(name="To", description="Value shown in the ramp's last colour", default=1.0, precision=4, options=set(), update=_draw_again)
+
+
+def look_of(scene: bpy.types.Scene) -> ViewportLook:
+    """What draw.source asks: what the 3D views show."""
+    settings = scene.ua3dtalk_display
+    return ViewportLook(settings.display.lower(), (settings.low, max(settings.high, settings.low + 1e-9)))
+
+
+CLASSES = (AvatarProperties, DisplayProperties)
 
 
 def register() -> None:
     """The classes are registered already."""
     bpy.types.Object.ua3dtalk = PointerProperty(type=AvatarProperties, name="UA-3DTalk")
+    bpy.types.Scene.ua3dtalk_display = PointerProperty(type=DisplayProperties, name="UA-3DTalk Display")
 
 
 def unregister() -> None:
     """Take the property away; what .blend files hold of it stays in them."""
-    if hasattr(bpy.types.Object, "ua3dtalk"):
-        del bpy.types.Object.ua3dtalk
+    for owner, name in ((bpy.types.Object, "ua3dtalk"), (bpy.types.Scene, "ua3dtalk_display")):
+        if hasattr(owner, name):
+            delattr(owner, name)

@@ -42,7 +42,7 @@ def _steps() -> list[tuple[Callable[[], None], Callable[[], None]]]:
         (properties.register, properties.unregister),
         (panels.register, panels.unregister),
         (render_engine.register, _engine_off),
-        (lambda: source.set_sources(frames.frame_source), lambda: source.set_sources(None)),
+        (lambda: source.set_sources(frames.frame_source, properties.look_of), lambda: source.set_sources(None)),
         (handlers.register, handlers.unregister),
         (viewport.add, viewport.remove),
         (lambda: menu.append(_menu), lambda: menu.remove(_menu)),

@@ -38,12 +38,13 @@ def changed() -> None:
     """Something that a bake may depend on has changed: look again in a moment."""
     if bpy.app.background:
         return
-    if bpy.app.timers.is_registered(_look):
-        bpy.app.timers.unregister(_look)
-    bpy.app.timers.register(_look, first_interval=_DELAY)
+    if bpy.app.timers.is_registered(look):
+        bpy.app.timers.unregister(look)
+    bpy.app.timers.register(look, first_interval=_DELAY)
 
 
-def _look() -> None:
+def look() -> None:
+    """Look at all avatars of the scene now."""
     frames.forget(bpy.data.objects)
     alive = {obj.session_uid for obj in bpy.data.objects}
     for uid in set(_reports) - alive:
@@ -66,5 +67,5 @@ def _look() -> None:
 def forget_all() -> None:
     """As another file is loaded or the extension is switched off."""
     _reports.clear()
-    if not bpy.app.background and bpy.app.timers.is_registered(_look):
-        bpy.app.timers.unregister(_look)
+    if not bpy.app.background and bpy.app.timers.is_registered(look):
+        bpy.app.timers.unregister(look)

@@ -68,8 +68,8 @@ class Bake(OnAvatar, bpy.types.Operator):
         context.window_manager.event_timer_remove(self._timer)
         if not frames.is_rendering():
             frames.show_all(context.scene)
+        status.look()
         tag_redraw()
-        status.changed()
         results = {self._end(run) for run in self._runs}
         return {"FINISHED"} if results == {True} else {"CANCELLED"}
 

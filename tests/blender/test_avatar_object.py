@@ -179,3 +179,29 @@ def test_without_an_environment_the_bake_says_so(
             bpy.ops.ua3dtalk.check_environment()
     finally:
         preferences.environment, preferences.python_path = "MANAGED", ""
+
+
+def test_setting_up_the_environment_by_the_button(
+    api: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shipped: Shipped
+) -> None:
+    """The whole way of the button, with nothing to install: a real environment that then lacks the packages, and says so."""
+    session = shipped("addon.session")
+    monkeypatch.delenv("UA3DTALK_PYTHON", raising=False)
+    (tmp_path / "requirements.txt").write_text("# nothing\n")
+    monkeypatch.setattr(session, "REQUIREMENTS", tmp_path / "requirements.txt")
+    preferences = session.preferences()
+    preferences.environment_folder = str(tmp_path / "environment")
+    system = bpy.context.preferences.system
+    system.use_online_access = True
+    try:
+        with pytest.raises(api.UserError, match="no Python environment"):
+            session.engine_python()
+        assert bpy.ops.ua3dtalk.set_up_environment() == {"FINISHED"}
+        assert session.setup().state == "done" and session.engine_python().is_relative_to(tmp_path / "environment")
+        with pytest.raises(RuntimeError, match="lacks .*torch"):
+            bpy.ops.ua3dtalk.check_environment()
+        with pytest.raises(RuntimeError, match="No environment is being set up"):
+            bpy.ops.ua3dtalk.cancel_set_up()
+    finally:
+        system.use_online_access = False
+        preferences.environment_folder = ""

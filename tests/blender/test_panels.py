@@ -172,6 +172,16 @@ def test_progress(drawn: Callable[..., str], head: bpy.types.Object, engine: Mod
     assert "Engine: stopped" in drawn("engine")
 
 
+def test_display(drawn: Callable[..., str], head: bpy.types.Object, scene: bpy.types.Scene, shipped: Shipped) -> None:
+    assert "[display]" in drawn("display") and "[low]" not in drawn("display")
+    scene.ua3dtalk_display.display, scene.ua3dtalk_display.high = "EPISTEMIC", 0.25
+    assert "[low]" in drawn("display")
+    shown = shipped("addon.draw.source").look_in(scene)
+    assert (shown.display, shown.value_range) == ("epistemic", (0.0, 0.25))
+    known = set(shipped("addon.draw.image").Display.__args__)
+    assert {item.identifier.lower() for item in scene.ua3dtalk_display.bl_rna.properties["display"].enum_items} == known
+
+
 def test_preferences(head: bpy.types.Object, shipped: Shipped, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UA3DTALK_PYTHON", raising=False)
     preferences = shipped("addon.session").preferences()

@@ -153,6 +153,29 @@ def test_save_as_copies_the_bake_and_keeps_relative_paths(
     assert shipped("addon.avatar").file_of(bpy.data.objects[0]).resolve() == tmp_path / "a" / "head.safetensors"
 
 
+def test_a_linked_avatar_plays_from_its_own_file(
+    head: bpy.types.Object, scene: bpy.types.Scene, shipped: Shipped, tmp_path: Path
+) -> None:
+    folder = number_cache(shipped, head, range(1, 11))
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.read_homefile(use_empty=True)
+    (tmp_path / "film").mkdir()
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "film" / "film.blend"))
+    with bpy.data.libraries.load(str(tmp_path / "shot.blend"), link=True, relative=True) as (there, here):
+        here.objects = there.objects
+    (linked,) = here.objects
+    bpy.context.scene.collection.objects.link(linked)
+    assert shipped("addon.places").folder_of(linked).resolve() == folder
+    bpy.context.scene.frame_set(7)
+    frames = shipped("addon.frames")
+    rows = frames.pool.reader(shipped("addon.places").folder_of(linked)).moving
+    assert np.allclose(frames.frame_source(linked, 7.0).means[rows, 0], 7, atol=1e-4)
+    bpy.context.view_layer.objects.active = linked
+    for call in (bpy.ops.ua3dtalk.bake, bpy.ops.ua3dtalk.clear_cache):
+        with pytest.raises(RuntimeError, match="linked from"):
+            call()
+
+
 def test_several_avatars_and_renamed_objects(head: bpy.types.Object, api: ModuleType, avatars: Path, scene: bpy.types.Scene, shipped: Shipped) -> None:
     other = api.import_avatar(avatars / "other.safetensors", name="Other")
     number_cache(shipped, head, range(1, 11))
