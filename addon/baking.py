@@ -13,7 +13,7 @@ from ..engine.errors import Cancelled, UserError
 from ..engine.shot import Shot, save_shot
 from ..engine.worker.client import Job
 from . import avatar, frames, session
-from .core.paths import PENDING_FILE, SHOT_FILE, clear_cache, is_cache, new_cache_name, take_along
+from .core.paths import PENDING_FILE, SHOT_FILE, clear_cache, is_cache, is_temporary, new_cache_name, take_along
 from .core.timing import nearest_first
 from .places import folder_of
 from .shots import shot_of
@@ -73,7 +73,19 @@ class BakeRun:
         else:
             (self.folder / PENDING_FILE).unlink(missing_ok=True)
         _runs.pop(self.uid, None)
+        self._follow_file()
         return False
+
+    def _follow_file(self) -> None:
+        """Where the file was saved elsewhere meanwhile, bring the bake there now that nobody writes it any more."""
+        obj = next((obj for obj in avatar.avatars(bpy.data.objects) if obj.session_uid == self.uid), None)
+        if obj is None or folder_of(obj) == self.folder:
+            return
+        frames.pool.close(self.folder)
+        try:
+            take_along(self.folder, folder_of(obj), move=is_temporary(self.folder))
+        except UserError as error:
+            self.error, self.state = error, "failed"
 
     def cancel(self) -> None:
         """Ask the engine to stop after the frames it is at; `step` sees the end."""
@@ -112,6 +124,11 @@ def run_of(obj: bpy.types.Object) -> BakeRun | None:
 def running() -> list[BakeRun]:
     """All bakes on their way."""
     return list(_runs.values())
+
+
+def is_written(folder: Path) -> bool:
+    """True while a bake goes on in the folder."""
+    return any(run.folder == folder for run in running())
 
 
 def abandon_all() -> None:
@@ -153,7 +170,7 @@ def clear(obj: bpy.types.Object) -> bool:
         UserError: a bake is running, or files cannot be removed.
     """
     folder = folder_of(obj)
-    if any(run.folder == folder for run in running()):
+    if is_written(folder):
         raise UserError(f"{obj.name} is being baked.", "Cancel the bake first.")
     if not is_cache(folder):
         return False

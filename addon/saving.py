@@ -6,21 +6,18 @@ from pathlib import Path
 
 import bpy
 
-from . import avatar, frames
-from .core.paths import cache_folder, take_along
+from . import avatar, baking, frames
+from .core.paths import cache_folder, is_temporary, take_along
 
 _PATHS = ("avatar_path", "sound_path", "cache_path")
 _changed: list[tuple[bpy.types.Object, str, str]] = []
 _bakes: list[tuple[str, Path]] = []
-_temporary = False
 
 
 def before_save(target: Path) -> None:
     """Rewrite relative paths for a file that is saved into another folder, as Blender does with its own."""
-    global _temporary
     _changed.clear()
     _bakes.clear()
-    _temporary = not bpy.data.filepath
     old, new = Path(bpy.data.filepath).parent if bpy.data.filepath else None, target.parent
     if old == new:
         return
@@ -52,12 +49,13 @@ def after_save(target: Path) -> None:
         after_failed_save()
         return
     _changed.clear()
-    bakes, was_temporary = list(_bakes), _temporary
+    bakes = list(_bakes)
     _bakes.clear()
     for cache_name, old in bakes:
-        if was_temporary:
-            frames.pool.close(old)  # open files cannot be moved everywhere
-        take_along(old, cache_folder(cache_name, target.parent), move=was_temporary)
+        if baking.is_written(old):
+            continue  # the bake itself follows when it ends
+        frames.pool.close(old)  # open files cannot be moved everywhere
+        take_along(old, cache_folder(cache_name, target.parent), move=is_temporary(old))
 
 
 def after_failed_save() -> None:

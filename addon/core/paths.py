@@ -34,6 +34,11 @@ def temporary_folder(name: str) -> Path:
     return Path(tempfile.gettempdir()) / f"ua3dtalk-{user}" / name
 
 
+def is_temporary(folder: Path) -> bool:
+    """True for a folder below `temporary_folder`."""
+    return folder.is_relative_to(temporary_folder(""))
+
+
 def cache_folder(cache_name: str, blend_folder: Path | None) -> Path:
     """The automatic folder of a bake: beside the .blend, or a temporary one for a file never saved."""
     if blend_folder is None:

@@ -220,6 +220,25 @@ def test_stopping_the_engine_and_loading_a_file_end_bakes(head: bpy.types.Object
     assert run.state == "cancelled" and not shipped("addon.baking").running()
 
 
+def test_saving_while_it_bakes(api: ModuleType, engine: ModuleType, avatars: Path, scene: bpy.types.Scene, tmp_path: Path, shipped: Shipped) -> None:
+    obj = api.import_avatar(avatars / "head.safetensors")
+    api.attach_audio(obj, write_sound(tmp_path / "speech.wav", seconds=20.0), frame=1)
+    run = long_run(obj, shipped, scene)
+    old = run.folder
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    new = shipped("addon.places").folder_of(obj)
+    assert new != old and (old / "header.json").exists() and not new.exists(), "nothing is moved under the writer's hands"
+    done = run.done
+    while run.step(0.05) and run.done <= done:
+        pass
+    assert run.state == "running" and run.done > done, "it goes on"
+    run.cancel()
+    while run.step(0.05):
+        pass
+    assert not old.exists() and len(shipped("addon.frames").pool.reader(new).frames()) >= done
+    assert api.bake(obj, (1, 20))["computed"] == 0
+
+
 def test_frames_from_here_on_come_first(head: bpy.types.Object, scene: bpy.types.Scene, shipped: Shipped) -> None:
     scene.frame_set(3000)
     run = long_run(head, shipped, scene)
