@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.signal import fftconvolve, lfilter, resample_poly
 
 from engine.audio import RATE as SAMPLE_RATE
-from engine.audio import Sound
+from engine.audio import Sound, read_sound
 
 from .speech_espeak import Espeak, Manner
 from .speech_text import ENGLISH, OTHERS, made_sentence
-from .speech_visemes import Segment, segments
+from .speech_visemes import ARPABET, Segment, segments
 
 ACCENTS = ("en-us", "en-us", "en-us", "en", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-029")
 VARIANTS = (
@@ -26,11 +28,11 @@ VARIANTS = (
 
 @dataclass
 class Clip:
-    """A few sentences by one voice: the sound, and its visemes with their times in seconds."""
+    """A few sentences by one voice: the sound, its visemes with their times in seconds, and how it was said where it is synthetic."""
 
     sound: Sound
     parts: list[Segment]
-    manner: Manner
+    manner: Manner | None = None
 
 
 def as_sound(samples: np.ndarray) -> Sound:
@@ -65,6 +67,26 @@ def make_clips(count: int, seed: int, others: float = 0.25, spoilt: float = 0.7)
         if clip is not None:
             samples = _spoil(clip.sound.samples, random, clips) if random.random() < spoilt else clip.sound.samples
             clips.append(Clip(as_sound(samples), clip.parts, manner))
+    return clips
+
+
+def recorded_clips(paths: Sequence[Path], copies: int, seed: int) -> list[Clip]:
+    """Recordings of English speech, their phones as pocketsphinx hears them, once as they are and `copies` - 1 times spoilt.
+
+    A minute or two of a real voice beside hours of synthetic ones is worth much; a file that cannot be aligned is left out.
+    """
+    from .evaluate_speech import align
+
+    random, clips = np.random.default_rng(seed), []
+    for path in paths:
+        sound = read_sound(path)
+        try:
+            parts = segments(align(sound), ARPABET)
+        except RuntimeError:  # pocketsphinx found no path through the file
+            continue
+        for copy in range(copies):
+            samples = _spoil(sound.samples, random, clips) if copy else sound.samples
+            clips.append(Clip(as_sound(samples), parts))
     return clips
 
 

@@ -21,17 +21,18 @@ from . import weights
 from .face_model import FaceModel, FloatArray, load
 from .motion import Actor, Performance, fit_motion, rest_means
 from .person import SplatPerson, load_person
-from .speech_corpus import make_clips
+from .speech_corpus import make_clips, recorded_clips
 from .speech_train import train_content
 from .train_avatar import assemble, landmark_splats
 from .train_branch import BranchTrainer, Plan, Stage, Target
 from .train_data import ARTICULATION, Director, SpeechBank, make_prototypes, random_aus, random_emotions
 
-CONTENT_CLIPS, CONTENT_STEPS = 1100, 2600
+CONTENT_CLIPS, CONTENT_STEPS = 450, 500
+RECORDED_SHARE = 0.45  # of the content net's frames come from recordings, where there are any
 MOTION_CLIPS = 400
 FIT_FRAMES = 180
 FACE = NetworkSizes(
-    field=(16, 48, 128), field_channels=16, emotion_field=(8, 24), emotion_channels=64, codebook=(8, 24)
+    field=(16, 40, 104), field_channels=16, emotion_field=(8, 24), emotion_channels=64, codebook=(8, 24)
 )  # fmt: skip
 MOUTH = NetworkSizes(field=(12, 24, 48), field_channels=16)
 
@@ -60,10 +61,15 @@ def openings(model: FaceModel) -> FloatArray:
     return (gaps / gaps[VISEMES.index("aa")]).clip(0, 1).astype(np.float32)
 
 
-def _content(work: Path, model: FaceModel, scale: float) -> dict[str, np.ndarray]:
+def _content(work: Path, model: FaceModel, recordings: list[Path], scale: float) -> dict[str, np.ndarray]:
     path = work / "content.npz"
     if not path.exists():
         clips = make_clips(max(60, int(CONTENT_CLIPS * scale)), seed=1)
+        real = recorded_clips(recordings, copies=4, seed=3)
+        if real:
+            length = lambda some: sum(clip.sound.duration for clip in some)  # noqa: E731
+            times = RECORDED_SHARE / (1 - RECORDED_SHARE) * length(clips) / length(real)
+            clips += real * max(1, round(times))
         found = train_content(clips, openings(model), max(200, int(CONTENT_STEPS * scale)), report=_say)
         np.savez(work / "content.part.npz", **found)
         (work / "content.part.npz").replace(path)
@@ -91,7 +97,9 @@ def _target(work: Path, model: FaceModel, person: SplatPerson, actor: Actor, bra
         basis = stored["basis"]
     offsets = (coefficients - actor.at_rest())[:60]
     reach = np.sqrt(max_square(offsets, basis))
-    return Target.of(rest_means(binding), basis, reach, [])
+    travel = lambda shapes: sum(np.linalg.norm(basis[actor.names.index(name), :, :3], axis=1) for name in shapes)  # noqa: E731
+    fine = (travel(("eyeBlink_L", "eyeBlink_R")) > 0.001) | (travel(("mouthPress_L", "mouthPress_R", "mouthRollUpper")) > 0.003)
+    return Target.of(rest_means(binding), basis, reach, fine, [])
 
 
 def max_square(offsets: FloatArray, basis: FloatArray) -> FloatArray:
@@ -106,6 +114,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--face-model", type=Path, required=True, help="ICT-FaceKit: its folder, or the packed .npz")
     parser.add_argument("--out", type=Path, required=True, help="the avatar file to write")
     parser.add_argument("--work", type=Path, default=Path("build/character/train"), help="checkpoints; a second run goes on from them")
+    parser.add_argument(
+        "--recordings", type=Path, nargs="*", default=[], help="sound files of a real English voice that may be used (LJ Speech)"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full training, for trials")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
@@ -119,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
     model = load(given.face_model, None if seed < 0 else seed)
     notice = _notice(given.face_model)
     actor = Actor(model)
-    content = _content(given.work, model, given.scale)
+    content = _content(given.work, model, given.recordings, given.scale)
     made = {}
     targets = {branch: _target(given.work, model, person, actor, branch, version) for branch, person in people.items()}
     landmarks = landmark_splats(model, people["face"], targets["face"].basis.numpy(), actor.names)
@@ -129,10 +140,13 @@ def main(arguments: list[str] | None = None) -> None:
     bank = SpeechBank.of(make_clips(max(40, int(MOTION_CLIPS * min(1, 2 * given.scale))), seed=2), Content(content))
     _say(f"speech for motion: {len(bank.usable) / 6000:.0f} min")
     for number, (branch, plan) in enumerate(plans(given.scale).items()):
-        director = Director(bank, actor, prototypes, seed=100 + number)
+        # The inside of the mouth sees no emotion and no action units (method, "mouth branch"): it learns speech alone.
+        director = Director(bank, actor, prototypes, seed=100 + number, expressive=branch == "face")
         checkpoint = given.work / f"{branch}_v{version}.pt"
         made[branch] = BranchTrainer(branch, plan, targets[branch], director, checkpoint, seed=number).run(_say)
-    avatar = assemble(given.out, people, made, content, prototypes, landmarks, thumbnail, composite, notice)
+    avatar = assemble(
+        given.out, people, made, content, prototypes, landmarks, thumbnail, composite, notice, recordings=len(given.recordings)
+    )
     _say(f"{given.out}: {given.out.stat().st_size / 1e6:.1f} MB, {avatar.count('face')} + {avatar.count('mouth')} splats")
 
 

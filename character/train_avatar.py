@@ -24,11 +24,11 @@ NAME = "Demo person"
 PROVENANCE = """A synthetic person made by this project's own code (folder character/).
 Shape and expressions: ICT-FaceKit Light (USC Institute for Creative Technologies, ICT-VGL/ICT-FaceKit), MIT licence, notice below; \
 identity offsets drawn at random. Skin, hair, brows, eyes, teeth and clothes are our own.
-Speech it was trained on: sentences of our own, spoken by espeak-ng (its phoneme times give the mouth shapes). No recording of a \
-person was used.
+Speech it was trained on: sentences of our own, spoken by espeak-ng (its phoneme times give the mouth shapes){recordings}.
 
 {notice}"""
-CONSENT = "Synthetic person; no real person's likeness, and no real person's voice."
+RECORDINGS = "; and, for the net that hears the content, {count} recordings of LJ Speech (public domain), aligned by pocketsphinx"
+CONSENT = "Synthetic person; no real person's likeness."
 LICENCE = "GPL-3.0-or-later; the face model's MIT notice is in the provenance."
 
 
@@ -46,8 +46,8 @@ def landmark_splats(model: FaceModel, person: SplatPerson, basis: FloatArray, na
     lip, lid = jaw > 0.6 * jaw.max(), blink > 0.5 * blink.max()
     found = {}
     for name, numbers, mask, each in (
-        ("lip_upper", (61, 62, 63), ~lip, 2), ("lip_lower", (67, 66, 65), lip, 2),
-        ("lid_upper", (37, 38, 43, 44), lid, 2), ("lid_lower", (41, 40, 47, 46), ~lid, 2),
+        ("lip_upper", (61, 62, 63), ~lip, 4), ("lip_lower", (67, 66, 65), lip, 4),
+        ("lid_upper", (37, 38, 43, 44), lid, 4), ("lid_lower", (41, 40, 47, 46), ~lid, 4),
         ("brow", range(17, 27), np.ones(len(means), bool), 2),
     ):  # fmt: skip
         allowed = np.flatnonzero(skin & mask)
@@ -69,15 +69,18 @@ def assemble(
     thumbnail: np.ndarray,
     composite: str,
     notice: str,
+    recordings: int = 0,
 ) -> Avatar:
     """Write the avatar file and return the avatar.
 
     Args:
         landmarks: from `landmark_splats`.
         notice: licence text of the face model.
+        recordings: how many recordings of LJ Speech the content net heard.
     """
     half = np.float16
-    tensors: dict[str, np.ndarray] = {"emotion.prototypes": prototypes, "thumbnail": thumbnail, **content}
+    tensors: dict[str, np.ndarray] = {"emotion.prototypes": prototypes, "thumbnail": thumbnail}
+    tensors |= {name: value.astype(half) for name, value in content.items()}
     for branch, person in people.items():
         b, opacities = person.splats.binding, np.clip(person.splats.opacities, 1e-4, 1 - 1e-4)
         tensors |= {
@@ -98,7 +101,9 @@ def assemble(
         composite=composite,
         emotions=list(EMOTIONS),
         views={kind.view: View(kind.name, kind.version, list(kind.shape), float(kind.rate)) for kind in kinds},
-        provenance=PROVENANCE.format(notice=notice.strip()),
+        provenance=PROVENANCE.format(
+            notice=notice.strip(), recordings=RECORDINGS.format(count=recordings) if recordings else ""
+        ),
         consent=CONSENT,
         licence=LICENCE,
         created=date.today().isoformat(),

@@ -22,7 +22,7 @@ from .train_data import Batch, Director
 
 LOGVAR_BOUND = 7.0
 CM = 100.0
-MARGIN = 0.004  # m round the moving splats for the plane fields' box
+BOX_SHARE = 0.01  # of all motion may lie outside the plane fields' box on each side: cells belong where things move
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,28 @@ class Plan:
 
 @dataclass
 class Target:
-    """Moving splats: means [M,3] at rest, motion basis [C,M,10], how often each is drawn [M], pairs: (upper ids, lower ids) of openings
-    (lips, lids) that must be right."""
+    """Moving splats: means [M,3] at rest, motion basis [C,M,10], how often each is drawn [M], the box [2,3] of nearly all motion,
+    pairs: (upper ids, lower ids) of openings (lips, lids) that must be right."""
 
     means: Tensor
     basis: Tensor
     odds: np.ndarray
+    box: Tensor
     pairs: list[tuple[Tensor, Tensor]]
 
     @classmethod
-    def of(cls, means: FloatArray, basis: FloatArray, reach: FloatArray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Target:
-        """reach [M] m: how far each splat moves at most."""
-        odds = 0.2 + np.minimum(reach / 0.006, 1.0)
+    def of(
+        cls, means: FloatArray, basis: FloatArray, reach: FloatArray, fine: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]
+    ) -> Target:
+        """reach [M] m: how far each splat moves at most; fine [M] bool: those that must be exact (lids, lips), drawn more often."""
+        odds = 0.15 + np.minimum(reach / 0.006, 1.0) + 1.2 * fine
         ids = [(torch.from_numpy(np.asarray(a)), torch.from_numpy(np.asarray(b))) for a, b in pairs]
-        return cls(torch.from_numpy(means), torch.from_numpy(basis), odds / odds.sum(), ids)
+        edges = np.empty((2, 3), np.float32)
+        for axis in range(3):
+            order = np.argsort(means[:, axis])
+            share = np.cumsum(reach[order]) / reach.sum()
+            edges[:, axis] = np.interp([BOX_SHARE, 1 - BOX_SHARE], share, means[order, axis])
+        return cls(torch.from_numpy(means), torch.from_numpy(basis), odds / odds.sum(), torch.from_numpy(edges), ids)
 
     @property
     def kept(self) -> Tensor:
@@ -77,10 +85,14 @@ class BranchTrainer:
         torch.manual_seed(seed)
         self.branch, self.plan, self.target, self.director, self.checkpoint = branch, plan, target, director, checkpoint
         self.net = BranchNetwork(branch, plan.sizes, LOGVAR_BOUND)
-        box = torch.stack([target.means.amin(0) - MARGIN, target.means.amax(0) + MARGIN])
+        box = target.box
         self.net.field.aabb.copy_(box)
         if branch == "face":
             self.net.emotion.field.aabb.copy_(box)
+            # The action units' attention ends in a ReLU without bias: where it starts below 0 it never learns, so start above.
+            with torch.no_grad():
+                for layer in self.net.au.attention:
+                    layer.weight.abs_()
         self._random = np.random.default_rng(seed)
         self.stage, self.step = 0, 0
         self._optimiser: torch.optim.Optimizer | None = None

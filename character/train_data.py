@@ -81,7 +81,7 @@ def random_aus(random: np.random.Generator, count: int) -> FloatArray:
     """AU1, 4, 5, 6, 7, 45 [count,6] in 0..1."""
     aus = random.random((count, 6)) ** 1.5 * (random.random((count, 6)) < 0.3)
     blink = random.random(count)
-    aus[:, 5] = np.where(blink < 0.12, 1.0, np.where(blink < 0.40, random.random(count), 0.0))
+    aus[:, 5] = np.where(blink < 0.15, 1.0, np.where(blink < 0.45, random.random(count), 0.0))
     aus[:, :5] *= np.where(random.random((count, 1)) < 0.3, 0, 1)
     return aus.astype(np.float32)
 
@@ -95,17 +95,18 @@ class Batch:
 
 
 class Director:
-    """Draws batches: any moment of the bank under any emotion and action units."""
+    """Draws batches: any moment of the bank, `expressive` under any emotion and action units."""
 
-    def __init__(self, bank: SpeechBank, actor: Actor, prototypes: FloatArray, seed: int) -> None:
-        self._bank, self._actor, self._prototypes = bank, actor, prototypes
+    def __init__(self, bank: SpeechBank, actor: Actor, prototypes: FloatArray, seed: int, expressive: bool = True) -> None:
+        self._bank, self._actor, self._prototypes, self._expressive = bank, actor, prototypes, expressive
         self._random, self._rest = np.random.default_rng(seed), actor.at_rest()
 
     def draw(self, count: int, spoil: bool = True) -> Batch:
         """A batch of `count` frames; `spoil` disturbs the audio and style views as training wants it."""
         random, bank = self._random, self._bank
         frames = random.choice(bank.usable, count)
-        emotion, au = random_emotions(random, count), random_aus(random, count)
+        share = np.float32(self._expressive)
+        emotion, au = share * random_emotions(random, count), share * random_aus(random, count)
         seen = np.where(random.random(count) < SWAPPED, random.choice(bank.usable, count), frames) if spoil else frames
         audio, exp, style = bank.windows(seen), bank.exp[frames], bank.style[seen]
         if spoil:

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from scipy.signal import resample_poly
 
-from engine.audio import read_sound
-from engine.audio import sound as sound_module
-from engine.errors import UserError
+from ua3dtalk.engine.audio import read_sound
+from ua3dtalk.engine.audio import sound as sound_module
+from ua3dtalk.engine.errors import UserError
 
 RNG = np.random.default_rng(3)
 

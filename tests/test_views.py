@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.audio import Sound
-from engine.errors import UserError
-from engine.views import build_providers
-from engine.views import analysis as analysis_module
-from engine.views import content as content_module
-from engine.views.content import ContentNet, silence_features
+from ua3dtalk.engine.audio import Sound
+from ua3dtalk.engine.errors import UserError
+from ua3dtalk.engine.views import build_providers
+from ua3dtalk.engine.views import analysis as analysis_module
+from ua3dtalk.engine.views import content as content_module
+from ua3dtalk.engine.views.content import ContentNet, silence_features
 
 META = {
     "audio": {"provider": "mel", "version": 1, "dim": [8, 29, 16], "rate": 100.0},
