@@ -24,6 +24,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -443,25 +444,41 @@ def test(arguments: Sequence[str]) -> int:
     runs += [(e.name, e, blender_paths) for e in blenders if blender_paths]
     reports = ROOT / "build" / "reports"
     reports.mkdir(parents=True, exist_ok=True)
-    total = [0, 0, 0]
-    lines = []
-    for name, e, paths in runs:
+
+    def one(run: tuple[str, Environment, list[str]]) -> tuple[list[int], str]:
+        name, e, paths = run
         report = reports / f"{name}.xml"
         report.unlink(missing_ok=True)
         say(f"tests in .venv/{name}")
         started = time.monotonic()
         command = [str(e.python), "-m", "pytest", *options, *paths, f"--junitxml={report}"]
-        status = subprocess.run(command, cwd=ROOT, env=clean_environment(**env)).returncode
+        status = stream(command, f"{name}: " if len(runs) > 1 else "", clean_environment(**env))
         result = list(counts(report))
         if status not in (0, 5) and result[1] == 0:  # 5: nothing collected, as with -k. Otherwise no failure goes unseen.
             result[1] = 1
-        total = [a + b for a, b in zip(total, result)]
         took = time.monotonic() - started
-        lines.append(f"{name}: {result[0]} passed, {result[1]} failed, {result[2]} skipped, exit status {status}, {took:.0f} s")
-    for line in lines:
+        return result, f"{name}: {result[0]} passed, {result[1]} failed, {result[2]} skipped, exit status {status}, {took:.0f} s"
+
+    # Two at a time: each is one busy thread most of the while.
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(one, runs))
+    for _, line in results:
         say(line)
-    print(f"{total[0]} passed, {total[1]} failed" + (f", {total[2]} skipped" if total[2] else ""), flush=True)
-    return 1 if total[1] else 0
+    passed, failed, skipped = (sum(column) for column in zip(*(result for result, _ in results)))
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""), flush=True)
+    return 1 if failed else 0
+
+
+def stream(command: Sequence[str], prefix: str, env: dict[str, str]) -> int:
+    """Run a command and show its lines, each behind `prefix`; returns the exit status. No prefix: it has the terminal."""
+    if not prefix:
+        return subprocess.run(command, cwd=ROOT, env=env).returncode
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
+    ) as process:
+        for line in process.stdout or ():
+            print(f"{prefix}{line}", end="", flush=True)
+    return process.returncode
 
 
 def demo(audio: Path | None, avatar: Path | None, out: Path, blender: Path | None) -> None:
