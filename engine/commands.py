@@ -53,4 +53,6 @@ def bake(
     """Bake a shot file into a cache folder."""
     from .bake import Baker
 
-    return asdict(Baker(session, load_shot(Path(shot))).bake(Path(out), order, progress, stopped))
+    loaded = load_shot(Path(shot))
+    progress(0, len(loaded), "loading avatar and sound")  # the first time ever, loops are compiled too: some seconds
+    return asdict(Baker(session, loaded).bake(Path(out), order, progress, stopped))
