@@ -34,7 +34,7 @@ class FitSettings:
     """degree of the SH; iterations of conjugate gradients; ridge on the DC and on the higher coefficients, and smooth on differences
     between neighbours of one part, in units of squared blending weight (a splat that fills one pixel of one view has about 1)."""
 
-    degree: int = 2
+    degree: int = 1
     iterations: int = 20
     ridge: float = 0.5
     ridge_higher: float = 6.0

@@ -19,7 +19,7 @@ PARTS = ("skin", "eye", "socket", "brows", "lashes", "hair", "sweater", "bag", "
 """Names of the values of `Splats.part`."""
 MOUTH = ("bag", "gums", "teeth")
 OVERLAP = {
-    "skin": (0.66, 0.72), "eye": (0.60, 0.66), "socket": (0.72, 0.72), "bag": (0.75, 0.75), "gums": (0.66, 0.70), "teeth": (0.60, 0.66),
+    "skin": (0.72, 0.72), "eye": (0.60, 0.66), "socket": (0.72, 0.72), "bag": (0.75, 0.75), "gums": (0.66, 0.70), "teeth": (0.60, 0.66),
 }
 """Standard deviation of a disc over the distance to its neighbours, where samples are fine (.12 cm) and coarse (.2 cm)."""
 
@@ -44,6 +44,7 @@ class Density:
     gums: float = 0.34
     tongue: float = 0.18
     teeth: float = 0.138
+    upper_teeth: float = 0.105
     hair_strands: int = 4300
     hair_segments: int = 4
     sweater_columns: int = 180
@@ -73,7 +74,7 @@ def sample(person: Person, motion: FloatArray, density: Density = Density()) -> 
     still = still_triangle(model.triangles[skin], motion)
 
     out = [
-        sampler.surface("skin", skin, _skin_spacing(person, density), 0.97),
+        sampler.surface("skin", skin, _skin_spacing(person, density), 0.97, _skin_overlap(person)),
         sampler.surface("socket", _near_eye_opening(person, parts.triangles(SOCKET)), density.socket, 0.95),
         *(sampler.surface("eye", *_eye(person, side, label, density), 0.97) for side, label in (("L", IRIS_L), ("R", IRIS_R))),
         sampler.strands("brows", person.brows, 2, 0.92, width=1.25),
@@ -83,8 +84,13 @@ def sample(person: Person, motion: FloatArray, density: Density = Density()) -> 
         sampler.catchlights(),
         sampler.surface("bag", _bag(person), density.bag, 0.97),
         sampler.surface("gums", _gums(person), _gum_spacing(person, density), 0.97),
-        sampler.surface("teeth", _teeth(person), density.teeth, 0.97),
     ]
+    teeth = _teeth(person)
+    upper = triangles_upper(model, teeth)
+    every = sampler.surface("teeth", teeth, density.teeth, 0.97)
+    out.append(every.subset(~np.isin(every.binding.tri, model.triangles[teeth[upper]]).all(axis=1)))
+    # The upper row never moves, so that it costs the motion networks nothing: it may be finer.
+    out.append(sampler.surface("teeth", teeth[upper], density.upper_teeth, 0.97))
     return join(out)
 
 
@@ -119,15 +125,44 @@ def _skin_spacing(person: Person, d: Density) -> FloatArray:
     spacing = np.where(p[:, 1] < -6.8, np.interp(p[:, 1], [-9.0, -6.8], [d.neck, d.skin]), spacing)
     spacing = np.where((p[:, 2] < 1.5) & (parts.scalp < 0.5), np.maximum(spacing, 0.30), spacing)
     spacing = np.minimum(spacing, np.interp(nose, [0.3, 1.6], [d.nose, d.skin]))
-    nostrils = np.minimum(*(np.linalg.norm((p - (x, -0.7, 10.9)) * (1.0, 1.2, 0.9), axis=1) for x in (0.66, -0.66)))
-    spacing = np.minimum(spacing, np.interp(nostrils, [0.6, 0.95], [d.nostrils, d.skin]))
-    spacing = np.where((np.abs(p[:, 0]) > 7.4) & (p[:, 1] > -2.0) & (p[:, 1] < 6.0), np.minimum(spacing, d.ears), spacing)
+    spacing = np.minimum(spacing, np.interp(_from_nostrils(p), [0.6, 0.95], [d.nostrils, d.skin]))
+    spacing = np.where(_on_ears(p), np.minimum(spacing, d.ears), spacing)
     spacing = np.minimum(spacing, np.interp(mouth, [0.3, 1.4], [d.nose, d.skin]))
     spacing = np.minimum(spacing, np.interp(eyes, [0.35, 1.3], [d.eyelids, d.skin]))
     spacing = np.where(parts.brows > 0.4, np.minimum(spacing, d.brow), spacing)
     spacing = np.where(parts.lips > 0.3, d.lips, spacing)
     deep_scalp = smoothstep(0.8, 2.4, parts.above_hairline(p))
     return (spacing + (d.scalp - spacing) * np.where(deep_scalp > 0, deep_scalp, 0)).astype(np.float32)
+
+
+def _skin_overlap(person: Person) -> FloatArray:
+    """[V] like OVERLAP. Discs must not stick out past the lips and the ears, nor those of the nostrils' inside through the wings of the
+    nose; what lies behind there is much alike."""
+    model = person.model
+    p = model.mean_vertices
+    overlap = np.full(len(p), OVERLAP["skin"][1])
+    rim = np.linalg.norm(np.where(p[:, :1] < 0, NOSTRIL_RIM * (-1, 1, 1), NOSTRIL_RIM) - p, axis=1)
+    overlap = np.minimum(overlap, np.interp(rim, [0.7, 0.95], [0.44, 0.72]))
+    inward = np.where(p[:, :1] < 0, NOSE_CAVITY * (-1, 1, 1), NOSE_CAVITY) - p
+    facing_in = (vertex_normals(p, model.triangles[person.parts.triangles(SKIN)]) * inward).sum(axis=1) > 0.05
+    overlap = np.where(facing_in & (np.linalg.norm(inward, axis=1) < 1.45), 0.26, overlap)
+    overlap = np.where(_on_ears(p), 0.58, overlap)
+    return np.where(person.parts.lips > 0.3, 0.60, overlap).astype(np.float32)
+
+
+NOSTRIL = np.array([0.66, -0.7, 10.9])
+NOSTRIL_RIM = np.array([0.70, -0.5, 11.5])
+NOSE_CAVITY = np.array([0.66, 0.1, 10.8])
+"""Foot of the nostril (sampled finely), middle of its rim, and of the hollow behind it at x > 0, mean identity, cm."""
+
+
+def _from_nostrils(p: FloatArray) -> FloatArray:
+    """[V] distance in cm to the middle of the nearer nostril, a little flattened."""
+    return np.minimum(*(np.linalg.norm((p - NOSTRIL * (side, 1, 1)) * (1.0, 1.2, 0.9), axis=1) for side in (1, -1)))
+
+
+def _on_ears(p: FloatArray) -> NDArray[np.bool_]:
+    return (np.abs(p[:, 0]) > 7.4) & (p[:, 1] > -2.0) & (p[:, 1] < 6.0)
 
 
 def _near_eye_opening(person: Person, triangles: IntArray) -> IntArray:
@@ -195,8 +230,10 @@ class _Sampler:
         self.rest = person.rest
         self.rest_cm = to_model(person.rest)
 
-    def surface(self, part: str, triangles: IntArray, spacing: float | FloatArray, opacity: float) -> Splats:
-        """Flat discs on triangles, facing outward. spacing in cm, one number or one per vertex."""
+    def surface(
+        self, part: str, triangles: IntArray, spacing: float | FloatArray, opacity: float, overlap: FloatArray | None = None
+    ) -> Splats:
+        """Flat discs on triangles, facing outward. spacing in cm, one number or one per vertex; overlap per vertex, else OVERLAP's."""
         tri = self.person.model.triangles[triangles]
         if np.isscalar(spacing):
             spacing = np.full(len(self.rest), spacing, np.float32)
@@ -208,7 +245,11 @@ class _Sampler:
         neighbours = cKDTree(points).query(points, k=min(7, len(points)))[0][:, 1:]
         across = np.clip(neighbours.mean(axis=1), 0.8 * local, 1.5 * local)
         # Wide enough that almost nothing shines through (0.3 % on the skin): behind a face lie dark hair and a dark mouth.
-        sigma = np.interp(local, [0.12, 0.20], OVERLAP[part]) * across
+        if overlap is None:
+            share = np.interp(local, [0.12, 0.20], OVERLAP[part])
+        else:
+            share = np.einsum("nk,nk->n", bary, overlap[tri[owner]])
+        sigma = share * across
         scales = np.stack([sigma, sigma, 0.12 * sigma], axis=1)
         return self._made(part, tri[owner], bary, np.zeros((len(owner), 3)), facing(normal), scales, opacity)
 
