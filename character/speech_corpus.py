@@ -41,15 +41,19 @@ def as_sound(samples: np.ndarray) -> Sound:
     return Sound(samples, SAMPLE_RATE, len(samples) / SAMPLE_RATE, "", SAMPLE_RATE, 1)
 
 
-def make_clips(count: int, seed: int, others: float = 0.25, spoilt: float = 0.7) -> list[Clip]:
+def make_clips(count: int, seed: int, others: float = 0.25, spoilt: float = 0.7, noises: float = 0.06) -> list[Clip]:
     """Clips of about 6 s; the same seed gives the same clips.
 
     Args:
         others: share of clips in languages other than English.
         spoilt: share of clips with noise, reverberation, other spectra or levels.
+        noises: share of clips without any speech, where the mouth stays shut.
     """
     random, espeak, clips = np.random.default_rng(seed), Espeak(), []
     while len(clips) < count:
+        if random.random() < noises:
+            clips.append(_noise(random))
+            continue
         pick = lambda options: options[random.integers(len(options))]  # noqa: E731
         foreign = random.random() < others
         language = pick(tuple(OTHERS)) if foreign else pick(ACCENTS)
@@ -113,6 +117,21 @@ def _clip(espeak: Espeak, manner: Manner, texts: list[str], random: np.random.Ge
         time += len(samples) / SAMPLE_RATE
         pause(random.uniform(0.05, 0.7))
     return Clip(as_sound(np.concatenate(pieces)), _joined(parts), manner)
+
+
+def _noise(random: np.random.Generator) -> Clip:
+    """Rustle, rumble, hum or a tone, steady or slowly changing."""
+    count = int(SAMPLE_RATE * random.uniform(2.5, 5))
+    time, kind = np.arange(count) / SAMPLE_RATE, random.integers(3)
+    sound = random.normal(size=count)
+    if kind == 1:
+        sound = lfilter([1], [1, -random.uniform(0.5, 0.99)], sound)
+    elif kind == 2:
+        pitch = np.exp(random.uniform(np.log(45), np.log(2500)))
+        sound = 0.05 * sound + sum(np.sin(2 * np.pi * k * pitch * time) * random.random() for k in range(1, 6))
+    sound *= 1 + random.uniform(0, 0.8) * np.sin(2 * np.pi * random.uniform(0.1, 1.0) * time)
+    sound *= 10 ** (random.uniform(-50, -3) / 20) / np.abs(sound).max()
+    return Clip(as_sound(sound), [(0.0, count / SAMPLE_RATE, "sil")])
 
 
 def _joined(parts: list[Segment]) -> list[Segment]:
