@@ -15,7 +15,7 @@ import torch
 from engine.audio import Sound, read_sound
 from engine.avatar import EMOTIONS, Avatar, load_avatar
 from engine.deform.fast import Deformer
-from engine.views import build_providers
+from engine.views import Track, build_providers
 
 from .evaluate_speech import aligned_clips, judge
 
@@ -40,14 +40,15 @@ class Rig:
         views = {name: asdict(view) for name, view in avatar.meta.views.items()}
         self._providers = build_providers(views, avatar.tensors)
         self._prototypes = np.asarray(avatar.tensors["emotion.prototypes"], np.float32)
-        self._tracks: dict[Sound, dict] = {}
+        self._heard: Sound | None = None
+        self._tracks: dict[str, Track] = {}
 
     def features(self, sound: Sound, times: np.ndarray, emotion: np.ndarray | None = None, au: np.ndarray | None = None) -> dict:
         """The networks' views at times [F]; emotion [8] or [F,8] (weights times intensity), au [6] or [F,6]."""
-        if sound not in self._tracks:
-            self._tracks = {sound: {name: provider.track(sound) for name, provider in self._providers.items()}}
+        if sound is not self._heard:
+            self._heard, self._tracks = sound, {name: provider.track(sound) for name, provider in self._providers.items()}
         count = len(times)
-        found = {name: track.at(times) for name, track in self._tracks[sound].items() if name != "emotion"}
+        found = {name: track.at(times) for name, track in self._tracks.items() if name != "emotion"}
         weights = np.broadcast_to(np.zeros(8) if emotion is None else emotion, (count, 8))
         found["emotion"] = (self._prototypes[0] + weights @ (self._prototypes - self._prototypes[0]))[:, None].astype(np.float32)
         found["au"] = np.broadcast_to(np.zeros(6) if au is None else au, (count, 6)).astype(np.float32)

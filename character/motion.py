@@ -33,7 +33,7 @@ EMOTION_SHARE = {
 # Of what an emotion does, this much goes where the lips must meet.
 OPENERS = {"jawOpen": 1.0, "mouthLowerDown": 1.0, "mouthUpperUp": 1.0, "mouthFunnel": 1.0, "mouthStretch": 0.5, "mouthFrown": 0.3}
 
-OPENING_SHARE = 0.45  # of what an emotion adds to the opening of speaking lips
+OPENING_SHARE = 0.25  # of what an emotion adds to the opening of speaking lips
 
 # AU1, 4, 5, 6, 7, 45 at 1.
 AUS: tuple[weights.Coefficients, ...] = tuple(

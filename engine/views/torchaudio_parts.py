@@ -10,7 +10,7 @@ def transforms() -> types.ModuleType:
     """`torchaudio.transforms`. Needs none of torchaudio's compiled parts."""
     try:
         import torchaudio
-    except OSError:  # the CUDA build's libraries are missing: stand in for the module that loads them
+    except (OSError, RuntimeError, ImportError):  # the CUDA build's libraries are missing: stand in for the module that loads them
         for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
             del sys.modules[name]
         stub = types.ModuleType("torchaudio._extension")
