@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         result = options.run(options)
+        if result is not None:
+            print(json.dumps(result) if options.json else _readable(result), flush=True)
+    except BrokenPipeError:  # the reader, `head` for example, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except UserError as error:
         if options.json:
             print(json.dumps({"error": error.message, "remedy": error.remedy}))
@@ -26,8 +32,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, Cancelled):
         print("interrupted; what was baked until now is kept", file=sys.stderr)
         return 130
-    if result is not None:
-        print(json.dumps(result) if options.json else _readable(result))
     return 0 if not result or result.get("ok", True) else 1
 
 
