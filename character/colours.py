@@ -28,6 +28,8 @@ SH_C0 = 0.28209479177387814
 SMOOTH_PART = PARTS.index("skin")
 """The part whose colours vary slowly; hair, knitwear and the rest keep their contrast."""
 
+FINE_PARTS = [PARTS.index(name) for name in ("brows", "lashes")]
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -93,6 +95,8 @@ def fit(
     # Splats on the skin hide one another in an order that changes with the view: what each of them alone is seen to be must not differ
     # from its neighbours'. The finer the splats (lips, lids, iris), the more they may differ.
     size = np.minimum(np.median(binding.scales, axis=1) / 0.0019, 1.0) ** 3 * np.where(part == SMOOTH_PART, 1.0, 0.02)
+    # Brow and lash hairs are finer than a pixel: alone, one has no colour of its own.
+    size = np.where(np.isin(part, FINE_PARTS), 0.3, size)
     laplacian = neighbours(binding, part, size)
     smooth = settings.smooth * SH_C0**2
     diagonal = ridge[:, :, 0] + smooth * laplacian.diagonal()[:, None] + sum(e.diagonal() for e in equations)

@@ -159,7 +159,7 @@ def brows(parts: Parts, rest_cm: FloatArray, per_side: int = 340, seed: int = 5)
         angle = np.radians(np.interp(t, [0, 0.18, 0.45, 1], [78, 48, 24, -14]) - 16 * across + rng.normal(0, 8, per_side))
         direction = np.stack([sign * np.cos(angle), np.sin(angle), np.zeros(per_side)], axis=1)
         direction = _unit(direction - (direction * out).sum(1, keepdims=True) * out)
-        length = rng.uniform(0.42, 0.68, per_side) * np.interp(t, [0, 0.2, 0.7, 1], [0.75, 1, 1, 0.7])
+        length = rng.uniform(0.42, 0.68, per_side) * np.interp(t, [0, 0.2, 0.7, 1], [0.7, 0.95, 0.95, 0.65])
         steps = np.linspace(0, 1, 4)
         bend = sign * np.array([1.0, -0.25, 0.0])
         points = root[:, None] + (length[:, None] * steps)[..., None] * _unit(direction[:, None] + 0.45 * steps[None, :, None] * bend)
@@ -170,7 +170,7 @@ def brows(parts: Parts, rest_cm: FloatArray, per_side: int = 340, seed: int = 5)
         points = points + (0.012 + 0.035 * steps[None] - gap)[..., None] * normals[near]
         all_points.append(points)
         all_triangles.append(np.broadcast_to(ids[triangle][:, None], points.shape[:2]))
-        all_radius.append(np.broadcast_to(np.array([0.022, 0.021, 0.016, 0.006]), points.shape[:2]))
+        all_radius.append(np.broadcast_to(np.array([0.019, 0.019, 0.015, 0.006]), points.shape[:2]))
     return _joined(all_points, all_triangles, all_radius)
 
 
@@ -194,7 +194,7 @@ def lashes(parts: Parts, rest_cm: FloatArray, upper: int = 95, lower: int = 46, 
             is_lower = rest_cm[model.triangles[card_ids[mine]]][..., 1].mean() < 3.35 + (rest_cm - model.mean_vertices)[:, 1].mean()
             count = (lower if is_lower else upper) // 3
             u = np.sort(rng.uniform(0.06, 0.97, count))
-            reach = (0.62 if is_lower else 0.88) * rng.uniform(0.75, 1.0, count) * (0.72 + 0.28 * np.sin(np.pi * u))
+            reach = (0.55 if is_lower else 0.76) * rng.uniform(0.75, 1.0, count) * (0.72 + 0.28 * np.sin(np.pi * u))
             lean = (u - 0.5) * 0.10 + rng.normal(0, 0.008, count)
             at_u = u0 + (u1 - u0) * np.clip(u[:, None] + lean[:, None] * steps**1.2, 0.003, 0.997)
             at_v = v1 - (v1 - v0) * np.clip(reach[:, None] * steps, 0.003, 0.997)
@@ -202,7 +202,7 @@ def lashes(parts: Parts, rest_cm: FloatArray, upper: int = 95, lower: int = 46, 
             corner = rest_cm[model.triangles[card_ids[mine][triangle]]]
             points = np.einsum("sk,skd->sd", bary, corner).reshape(count, len(steps), 3)
             if not is_lower:  # the cards stand straight out: curl the tips up
-                points = points + (0.42 * steps**2)[None, :, None] * np.array([0.0, 1.0, -0.15])
+                points = points + (0.26 * steps**2)[None, :, None] * np.array([0.0, 1.0, -0.15])
             all_points.append(points)
             all_triangles.append(card_ids[mine][triangle].reshape(count, len(steps)))
             thick = 0.016 if is_lower else 0.024

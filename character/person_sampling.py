@@ -77,8 +77,8 @@ def sample(person: Person, motion: FloatArray, density: Density = Density()) -> 
         sampler.surface("skin", skin, _skin_spacing(person, density), 0.97, _skin_overlap(person)),
         sampler.surface("socket", _near_eye_opening(person, parts.triangles(SOCKET)), density.socket, 0.95),
         *(sampler.surface("eye", *_eye(person, side, label, density), 0.97) for side, label in (("L", IRIS_L), ("R", IRIS_R))),
-        sampler.strands("brows", person.brows, 2, 0.92, width=1.25),
-        sampler.strands("lashes", person.lashes, 3, 0.90, width=1.2),
+        sampler.strands("brows", person.brows, 2, 0.42, width=1.7, lift=0.06),
+        sampler.strands("lashes", person.lashes, 3, 0.55, width=1.5),
         sampler.still_strands("hair", person.hair, density, still),
         sampler.sweater(density, still),
         sampler.catchlights(),
@@ -146,7 +146,7 @@ def _skin_overlap(person: Person) -> FloatArray:
     inward = np.where(p[:, :1] < 0, NOSE_CAVITY * (-1, 1, 1), NOSE_CAVITY) - p
     facing_in = (vertex_normals(p, model.triangles[person.parts.triangles(SKIN)]) * inward).sum(axis=1) > 0.05
     overlap = np.where(facing_in & (np.linalg.norm(inward, axis=1) < 1.45), 0.26, overlap)
-    overlap = np.where(_on_ears(p), 0.58, overlap)
+    overlap = np.where(_on_ears(p) | (person.parts.brows > 0.1), 0.60, overlap)
     return np.where(person.parts.lips > 0.3, 0.60, overlap).astype(np.float32)
 
 
@@ -253,13 +253,14 @@ class _Sampler:
         scales = np.stack([sigma, sigma, 0.12 * sigma], axis=1)
         return self._made(part, tri[owner], bary, np.zeros((len(owner), 3)), facing(normal), scales, opacity)
 
-    def strands(self, part: str, strands: Strands, segments: int, opacity: float, width: float) -> Splats:
-        """Elongated splats along strands, each bound to the triangle of its middle."""
+    def strands(self, part: str, strands: Strands, segments: int, opacity: float, width: float, lift: float = 0.0) -> Splats:
+        """Elongated splats along strands, each bound to the triangle of its middle. lift in cm: splats are drawn in the order of their
+        centres, and a hair must lie before the skin around it also where that slants."""
         middle, direction, length, radius, triangle = cut(strands, segments)
         tri = self.person.model.triangles[triangle]
         bary = np.full((len(tri), 3), 1 / 3)
-        offset = bind_points(to_avatar(middle), self.rest, tri, bary)
         normal = vertex_normals(self.rest_cm, self.person.model.triangles)[tri].mean(axis=1)
+        offset = bind_points(to_avatar(middle + lift * normal), self.rest, tri, bary)
         scales = np.stack([0.42 * length, width * 0.75 * radius, width * 0.55 * radius], axis=1)
         return self._made(part, tri, bary, offset, along(direction, normal), scales, opacity)
 
