@@ -226,7 +226,7 @@ def set_up(avatar: Path, audio: Path, blend: Path, size: int) -> None:
 
 
 def add_camera(scene: bpy.types.Scene, head: bpy.types.Object) -> None:
-    """A portrait lens at eye height that frames the head (what is above the chin, and a little neck); it looks along -Y."""
+    """A portrait lens at eye height that frames the head (what moves, and the hair above it); it looks along -Y."""
     avatar = part("addon.avatar")
     points = np.empty(len(head.data.points) * 3, np.float32)
     head.data.attributes["position"].data.foreach_get("vector", points)
@@ -234,8 +234,8 @@ def add_camera(scene: bpy.types.Scene, head: bpy.types.Object) -> None:
     # What moves is the face. Percentiles, for there may be a few stray splats.
     low, high = np.percentile(points, (0.5, 99.5), axis=0)
     face_low, face_high = np.percentile(points[avatar.load(avatar.file_of(head)).moving_rows()], (2, 98), axis=0)
-    bottom = max(low[2], face_low[2] - 0.4 * (face_high[2] - face_low[2]))
-    side = 1.12 * (high[2] - bottom)
+    bottom = max(low[2], face_low[2] - 0.05 * (face_high[2] - face_low[2]))
+    side = 1.1 * (high[2] - bottom)
     data = bpy.data.cameras.new("Camera")
     data.lens, data.sensor_width = 85.0, 36.0
     camera = bpy.data.objects.new("Camera", data)
