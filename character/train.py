@@ -1,7 +1,8 @@
 """The demo avatar's networks: `python -m character.train --person build/character/person.npz --face-model PATH --out AVATAR`.
 
 Makes synthetic speech, trains the content provider, then both branches of UA-3DTalk's networks on the known 3D motion of the
-person's splats, and writes the avatar. About an hour on one core; a second run goes on where the first stopped (`--work`).
+person's splats, and writes the avatar. 40 to 60 minutes on one core; a second run goes on where the first stopped (`--work`). The shipped
+avatar was made with `--recordings` LJ001-0009 to LJ001-0032 of LJ Speech; sentences 1 to 8 are kept for judging.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from . import weights
 from .face_model import FaceModel, FloatArray, load
 from .motion import Actor, Performance, fit_motion, rest_means
 from .person import SplatPerson, load_person
+from .person_sampling import PARTS, join
 from .speech_corpus import make_clips, recorded_clips
 from .speech_train import train_content
 from .train_avatar import assemble, landmark_splats
@@ -48,7 +50,7 @@ def plans(scale: float) -> dict[str, Plan]:
         ),
         "face": Plan(
             FACE,
-            (Stage(steps(9000), 16, 230, 2e-3, 1e-2, False), Stage(steps(700), 8, 96, 4e-4, 1e-3, True)),
+            (Stage(steps(14000), 16, 230, 2e-3, 1e-2, False), Stage(steps(700), 8, 96, 4e-4, 1e-3, True)),
         ),
     }
 
@@ -123,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
 
-    people = load_person(given.person)
+    people = bag_with_face(load_person(given.person))
     with np.load(given.person, allow_pickle=False) as stored:
         seed, composite, thumbnail = int(stored["identity_seed"]), str(stored["composite"]), stored["thumbnail"]
         version = int(stored["binding_version"])
@@ -148,6 +150,25 @@ def main(arguments: list[str] | None = None) -> None:
         given.out, people, made, content, prototypes, landmarks, thumbnail, composite, notice, recordings=len(given.recordings)
     )
     _say(f"{given.out}: {given.out.stat().st_size / 1e6:.1f} MB, {avatar.count('face')} + {avatar.count('mouth')} splats")
+
+
+def bag_with_face(people: dict[str, SplatPerson]) -> dict[str, SplatPerson]:
+    """The mouth's lining goes to the face branch: it hangs on the lips, which follow the emotions, and the mouth branch knows none."""
+    face, mouth = people["face"], people["mouth"]
+    is_bag = mouth.splats.part == PARTS.index("bag")
+    moves = np.zeros(len(is_bag), bool)
+    moves[mouth.moving] = True
+    added = len(face.splats.part) + np.flatnonzero(moves[is_bag])
+    return {
+        "face": SplatPerson(
+            join([face.splats, mouth.splats.subset(is_bag)]),
+            np.concatenate([face.sh, mouth.sh[is_bag]]),
+            np.concatenate([face.moving, added]).astype(np.int32),
+        ),
+        "mouth": SplatPerson(
+            mouth.splats.subset(~is_bag), mouth.sh[~is_bag], np.flatnonzero(moves[~is_bag]).astype(np.int32)
+        ),
+    }
 
 
 def _notice(face_model: Path) -> str:

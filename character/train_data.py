@@ -115,8 +115,10 @@ class Director:
             style = style + (0.1 * random.normal(size=style.shape)).astype(np.float32)
         return self.batch(frames, emotion, au, audio, exp, style)
 
-    def batch(self, frames, emotion, au, audio, exp, style) -> Batch:  # type: ignore[no-untyped-def]
-        """A batch of given frames."""
+    def batch(
+        self, frames: np.ndarray, emotion: FloatArray, au: FloatArray, audio: FloatArray, exp: FloatArray, style: FloatArray
+    ) -> Batch:
+        """A batch of given frames and views."""
         performance = Performance(self._bank.exp[frames][:, ARTICULATION], self._bank.strength[frames], emotion, au)
         coefficients = self._actor.coefficients(performance) - self._rest
         views = {
