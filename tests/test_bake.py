@@ -144,6 +144,22 @@ def test_files_that_changed_since_are_refused(files: Path, tmp_path: Path) -> No
         Baker(Session("cpu", 1), replace(shot, sound=tmp_path / "gone.wav"))
 
 
+def test_an_avatar_written_over_during_a_bake_spoils_nothing(files: Path, tmp_path: Path) -> None:
+    for name in ("head.safetensors", "s.wav"):
+        shutil.copy(files / name, tmp_path)
+    shot = shot_of(tmp_path)
+    Baker(Session("cpu", 1), shot).bake(tmp_path / "whole")
+    baker = Baker(Session("cpu", 1), shot)
+    with open(tmp_path / "head.safetensors", "r+b") as file:  # the same file, as `cp` writes over one
+        file.seek(4096)
+        file.write(b"\xa5" * (tmp_path / "head.safetensors").stat().st_size)
+    baker.bake(tmp_path / "c")
+    for frame in range(50):
+        np.testing.assert_array_equal(CacheReader(tmp_path / "c").at(frame).means, CacheReader(tmp_path / "whole").at(frame).means)
+    with pytest.raises(UserError):
+        Baker(Session("cpu", 1), shot)
+
+
 def test_an_avatar_refuses_a_provider_it_was_not_trained_with(files: Path, tmp_path: Path) -> None:
     avatar = talking_avatar()
     avatar.meta.views["audio"].version = 99

@@ -6,6 +6,8 @@ from collections import OrderedDict
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from ..audio import Sound, read_sound
 from ..avatar import Avatar, load_avatar
 from ..deform.fast import Deformer
@@ -27,15 +29,15 @@ class Session:
         """The avatar and its networks (None for a static one), from memory while the file stays the same.
 
         Raises:
-            UserError: the file is not a valid avatar, or its networks are not.
+            UserError: the file is not a valid avatar, or its networks are not; or it changed while being read.
         """
-        try:
-            status = Path(path).stat()
-            stamp: tuple[object, ...] = (str(path), status.st_size, status.st_mtime_ns, status.st_ino)
-        except OSError as error:
-            raise UserError(f"Cannot read {path}: {error.strerror or error}.", "Point the shot at the avatar file.") from error
+        stamp = _stamp(path)
         if self._avatar is None or self._avatar[0] != stamp:
             avatar = load_avatar(path)
+            # Out of the file's map into memory: somebody may write over the file while a bake goes on.
+            avatar.tensors = {name: np.array(tensor) for name, tensor in avatar.tensors.items()}
+            if not avatar.hash or _stamp(path) != stamp:
+                raise UserError(f"{path} was written to while it was being read.", "Bake again when it is whole.")
             deformer = None if avatar.is_static else Deformer(avatar, self.device, self.threads)
             self._avatar = (stamp, avatar, deformer)
         return self._avatar[1], self._avatar[2]
@@ -64,3 +66,11 @@ class Session:
         weights = {name: tensor for name, tensor in avatar.tensors.items() if name.startswith("provider.")}
         views = {name: asdict(view) for name, view in avatar.meta.views.items() if name != "au"}
         return build_providers(views, weights)
+
+
+def _stamp(path: Path) -> tuple[object, ...]:
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.", "Point the shot at the avatar file.") from error
+    return str(path), status.st_size, status.st_mtime_ns, status.st_ino
