@@ -68,7 +68,7 @@ class Rig:
 
 
 def report(avatar: Avatar, data: Path, clips: dict | None = None) -> list[str]:
-    """What the issue asks of an avatar, in figures."""
+    """What is asked of an avatar, in figures."""
     rig, lines = Rig(avatar), []
     clips = clips or aligned_clips(data / "speech")
     for name, part in (("nine clips", clips), ("ted1", {"ted1": clips["ted1"]})):

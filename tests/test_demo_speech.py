@@ -1,4 +1,4 @@
-"""The bundled avatar with speech that nobody tuned for (issue's section 6), the way a bake evaluates it.
+"""The bundled avatar with speech that nobody tuned for, the way a bake evaluates it.
 
 None of the files was trained on. The content net heard other sentences of the voice of `read_aloud`; `ted1` and all others are strangers.
 """
