@@ -34,7 +34,7 @@ class BakeRun:
     """
 
     def __init__(self, obj: bpy.types.Object, scene: bpy.types.Scene, only: np.ndarray | None = None) -> None:
-        self.uid, self.object_name, self.scene_name = obj.session_uid, obj.name, scene.name
+        self.uid, self.object_name = obj.session_uid, obj.name
         self.state, self.error = "running", None
         self.done, self.total, self.text = 0, 0, "starting the engine"
         self.result: dict[str, object] = {}

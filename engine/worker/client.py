@@ -106,11 +106,6 @@ class WorkerClient:
         """The worker's process number, while there is one."""
         return self._process.pid if self._process is not None else None
 
-    @property
-    def fileno(self) -> int | None:
-        """The connection's descriptor, for those who wait with `select`."""
-        return self._socket.fileno() if self._socket is not None else None
-
     def start(self) -> None:
         """Start the process; returns at once, `state` goes from `starting` to `ready` as `pump` is called.
 
