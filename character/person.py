@@ -40,7 +40,6 @@ PLAIN_COLOURS = {
     "lashes": (0.12, 0.10, 0.09), "hair": (0.24, 0.18, 0.14), "sweater": (0.18, 0.36, 0.44), "bag": (0.35, 0.12, 0.11),
     "gums": (0.62, 0.30, 0.29), "teeth": (0.82, 0.79, 0.74), "catchlight": (1.0, 1.0, 1.0),
 }
-SH_C0 = 0.28209479177387814
 
 
 @dataclass
@@ -76,14 +75,6 @@ def split(splats: Splats, motion: FloatArray) -> dict[str, tuple[Splats, NDArray
         order = np.argsort(-reach, kind="stable")[: MOST_MOVING[name]]
         branches[name] = part, np.sort(order[reach[order] > MOVING_METRES]).astype(np.int32)
     return branches
-
-
-def plain_sh(part: NDArray[np.int8], degree: int) -> FloatArray:
-    """[N,K,3] with one colour for each part."""
-    colours = np.array([PLAIN_COLOURS[name] for name in PARTS], np.float32)
-    sh = np.zeros((len(part), (degree + 1) ** 2, 3), np.float32)
-    sh[:, 0] = (colours[part] - 0.5) / SH_C0
-    return sh
 
 
 def save(path: Path, branches: dict[str, SplatPerson], model: FaceModel, thumbnail: NDArray[np.uint8]) -> None:

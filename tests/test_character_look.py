@@ -13,7 +13,7 @@ from character import face_model, weights
 from character.colours import FitSettings, fit, picture_of, psnr
 from character.look import AXES, POSES, Person, View, held_out_views, render_views, to_blender, training_views
 from character.look_parts import closed_curve, signed_distance
-from character.person import BRANCHES, MOST_MOVING, SplatPerson, load_person, plain_sh, save, split, vertex_motion
+from character.person import BRANCHES, MOST_MOVING, SplatPerson, load_person, save, split, vertex_motion
 from character.person_binding import Binding, deform, place_points
 from character.person_sampling import MOUTH, PARTS, Splats, blue_noise, join, sample
 from engine.errors import UserError
@@ -293,7 +293,8 @@ def test_renders_are_kept_and_a_missing_blender_is_named(model, tmp_path):
 def test_person_file_comes_back_and_a_cut_one_is_named(tmp_path):
     binding = patch(60)
     splats = Splats(binding, np.linspace(0, 1, 60).astype(np.float32), np.zeros(60, np.int8))
-    branches = {name: SplatPerson(splats, plain_sh(splats.part, 1), np.arange(5, dtype=np.int32)) for name in BRANCHES}
+    sh = np.random.default_rng(0).normal(0, 0.3, (60, 4, 3)).astype(np.float32)
+    branches = {name: SplatPerson(splats, sh, np.arange(5, dtype=np.int32)) for name in BRANCHES}
 
     class Someone:
         identity_seed = 4
