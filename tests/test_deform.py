@@ -232,23 +232,42 @@ def test_frames_do_not_depend_on_their_neighbours_or_on_threads() -> None:
     assert not np.array_equal(whole.face.d_means[3], whole.face.d_means[4])
 
 
-def test_deformed_gaussians() -> None:
+def test_moved_gaussians() -> None:
     avatar, views = make_avatar(SMALL, moving=True), make_views(SMALL, 3)
     deformer = Deformer(avatar, "cpu")
     motion = deformer.motion(views)
-    now = deformer.deformed(motion, 1)
+    now = deformer.moved(motion)
     for branch in VIEWS:
         rest, rows, moved = avatar.gaussians(branch), avatar.moving(branch), getattr(motion, branch)
-        still = np.setdiff1d(np.arange(avatar.count(branch)), rows)
-        for name in ("means", "quats", "scales", "opacities", "sh"):
-            assert np.array_equal(getattr(now[branch], name)[still], getattr(rest, name)[still])
-        assert np.allclose(now[branch].means[rows], rest.means[rows] + moved.d_means[1], atol=1e-7)
+        means, quats, scales = now[branch]
+        assert means.shape == (3, len(rows), 3) and quats.shape == (3, len(rows), 4) and scales.shape == (3, len(rows), 3)
+        assert {x.dtype for x in now[branch]} == {np.dtype(np.float32)}
+        assert np.allclose(means, rest.means[rows] + moved.d_means, rtol=0, atol=1e-7)
         if branch == "face":
-            raw = avatar.tensors["face.quats"][rows] + moved.d_quats[1]
-            assert np.allclose(now["face"].quats[rows], raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-6)
-            assert np.allclose(now["face"].scales[rows], np.log1p(np.exp(avatar.tensors["face.scales"][rows] + moved.d_scales[1])), rtol=1e-4)
+            raw = avatar.tensors["face.quats"][rows] + moved.d_quats
+            assert np.allclose(quats, raw / np.linalg.norm(raw, axis=2, keepdims=True), atol=1e-6)
+            assert np.allclose(scales, np.log1p(np.exp(avatar.tensors["face.scales"][rows] + moved.d_scales)), rtol=1e-4)
         else:
-            assert np.array_equal(now["mouth"].quats, rest.quats) and np.array_equal(now["mouth"].scales, rest.scales)
+            assert all(np.array_equal(frame, rest.quats[rows]) for frame in quats)
+            assert all(np.array_equal(frame, rest.scales[rows]) for frame in scales)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_motion_stops_in_the_middle_of_a_batch(threads: int) -> None:
+    deformer, views = Deformer(make_avatar(SMALL, counts=(3000, 600)), "cpu", threads=threads), make_views(SMALL, 4)
+    asked: list[int] = []
+    whole = deformer.motion(views, stopped=lambda: bool(asked.append(0)))
+    questions = len(asked)
+    assert questions >= 4 * 6  # in every frame of every 512 Gaussians
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > questions + 3
+
+    with pytest.raises(Cancelled):
+        deformer.motion(views, stopped=stop)
+    assert len(asked) <= questions + 3 + 6  # at most once more in every chunk
+    assert np.array_equal(deformer.motion(views).face.d_means, whole.face.d_means)
 
 
 def test_a_branch_without_networks_stands_still() -> None:
@@ -257,7 +276,7 @@ def test_a_branch_without_networks_stands_still() -> None:
     deformer = Deformer(avatar, "cpu")
     motion = deformer.motion(make_views(SMALL, 1))
     assert motion.mouth is None
-    assert np.array_equal(deformer.deformed(motion, 0)["mouth"].means, avatar.gaussians("mouth").means)
+    assert set(deformer.moved(motion)) == {"face"}
 
 
 # Training

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Mapping
+from typing import Callable, Mapping
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..avatar import Avatar, Gaussians
 from ..avatar.gaussians import normalise, sigmoid, softplus
-from ..errors import UserError
+from ..errors import Cancelled, UserError
 from .fusion import diagonal_uncertainty, solve_rows
 from .kernel import LANES, fuse_rows
 from .networks import BranchNetwork
@@ -79,13 +79,16 @@ class Deformer:
         if self.device.type == "cpu":
             torch.set_num_threads(1)
         self._branches: dict[str, _Branch] = {}
+        self._rest: dict[str, tuple[np.ndarray, ...]] = {}  # raw means, quats, scales of what moves
         for branch in avatar.branches:
             tensors = branch_tensors(avatar.tensors, branch)
             if tensors:
                 net = BranchNetwork.from_tensors(branch, tensors, avatar.meta.logvar_bound, _name(avatar))
                 rows = avatar.moving(branch)
-                means = np.asarray(avatar.tensors[f"{branch}.means"], np.float32)[rows]
-                self._branches[branch] = _Branch(net.to(self.device), torch.from_numpy(means).to(self.device))
+                rest = (avatar.tensors[f"{branch}.{name}"] for name in ("means", "quats", "scales"))
+                self._rest[branch] = tuple(np.asarray(tensor, np.float32)[rows] for tensor in rest)
+                means = torch.from_numpy(self._rest[branch][0])
+                self._branches[branch] = _Branch(net.to(self.device), means.to(self.device))
 
     @property
     def frame_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -100,23 +103,45 @@ class Deformer:
         """
         return check_views(views, self.frame_shapes, source)
 
-    def motion(self, views: Mapping[str, np.ndarray]) -> Motion:
+    def motion(self, views: Mapping[str, np.ndarray], stopped: Callable[[], bool] | None = None) -> Motion:
         """Run the networks.
 
         Args:
             views: view -> [F, ...] or one frame [...]; audio [8,29,16], exp [1,64], style [1,64], and where there is a
                 face emotion [1,128] and au [6] (sizes: `frame_shapes`).
+            stopped: asked before every frame of every chunk of Gaussians, from any of the threads; True ends the work.
 
         Raises:
+            Cancelled: `stopped` said so.
             UserError: a view is missing, has the wrong shape, or is not finite; or the networks give no finite motion.
         """
         checked = self.checked(views)
         with torch.inference_mode():
             frames = {name: torch.from_numpy(view).to(self.device) for name, view in checked.items()}
             try:
-                return Motion(**{branch: made.motion(frames, self.threads) for branch, made in self._branches.items()})
+                return Motion(**{branch: made.motion(frames, self.threads, stopped) for branch, made in self._branches.items()})
             except ArithmeticError as error:
                 raise UserError(f"{_name(self.avatar)}: {error}.", "Its weights are damaged, or its training diverged.") from error
+
+    def moved(self, motion: Motion) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The moving Gaussians (`Avatar.moving`) of each branch with networks, activated, in avatar space.
+
+        Returns:
+            branch -> means [F,M,3], quats [F,M,4] of length 1, scales [F,M,3], float32; where nothing but the means
+            moves (the mouth), quats and scales are read-only views of one frame.
+        """
+        found = {}
+        for branch, (means, quats, scales) in self._rest.items():
+            moved: BranchMotion = getattr(motion, branch)
+            shape = moved.d_means.shape[:2]
+            turned = normalise(quats if moved.d_quats is None else quats + moved.d_quats)
+            sized = softplus(scales if moved.d_scales is None else scales + moved.d_scales)
+            found[branch] = (
+                means + moved.d_means,
+                np.broadcast_to(turned, (*shape, 4)),
+                np.broadcast_to(sized, (*shape, 3)),
+            )
+        return found
 
     def deformed(self, motion: Motion, frame: int) -> dict[str, Gaussians]:
         """Every branch's Gaussians in one frame, activated, in avatar space: raw quaternions and scales get the motion first.
@@ -172,7 +197,9 @@ class _Branch:
             self.state_weight = net.fuse["fc"].weight[:, :latent].T.contiguous()
         del net.field
 
-    def motion(self, frames: Mapping[str, Tensor], threads: int) -> BranchMotion:
+    def motion(
+        self, frames: Mapping[str, Tensor], threads: int, stopped: Callable[[], bool] | None
+    ) -> BranchMotion:
         # One at a time: a matrix product rounds differently in another batch, and a frame must not depend on its neighbours.
         each = [self._inputs({k: x[f : f + 1] for k, x in frames.items()}) for f in range(len(frames["exp"]))]
         inputs = {view: torch.cat([one[view] for one in each]) for view in VIEWS[self.branch]}
@@ -186,22 +213,29 @@ class _Branch:
         chunks = [slice(start, min(start + size, self.count)) for start in range(0, self.count, size)]
         if like.device.type == "cpu" and threads > 1:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(lambda rows: self._chunk(rows, inputs, fresh, out), chunks))
+                list(pool.map(lambda rows: self._chunk(rows, inputs, fresh, out, stopped), chunks))
         else:
             for rows in chunks:
-                self._chunk(rows, inputs, fresh, out)
+                self._chunk(rows, inputs, fresh, out, stopped)
         out["means"] *= like.new_tensor(MEANS_FACTOR[self.branch])
         host = {name: value.cpu().numpy() for name, value in out.items()}
         return BranchMotion(host["means"], host.get("quats"), host.get("scales"), host["aleatoric"], host["epistemic"])
 
     @torch.inference_mode()  # a thread's own setting
     def _chunk(
-        self, rows: slice, inputs: Mapping[str, Tensor], fresh: Mapping[str, list[bool]], out: Mapping[str, Tensor]
+        self,
+        rows: slice,
+        inputs: Mapping[str, Tensor],
+        fresh: Mapping[str, list[bool]],
+        out: Mapping[str, Tensor],
+        stopped: Callable[[], bool] | None,
     ) -> None:
         """All frames of some Gaussians."""
         state, latent = self.state[rows], self.sizes.latent
         fuse = _Fuse(len(inputs), self.sizes.members, latent, len(state), state)
         for frame in range(len(fresh["exp"])):
+            if stopped is not None and stopped():
+                raise Cancelled()
             for number, (view, x) in enumerate(inputs.items()):
                 if fresh[view][frame]:
                     self._members(view, x[frame], rows, fuse.both[number])
