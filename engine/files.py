@@ -13,8 +13,8 @@ from .errors import UserError
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path`; on success it replaces `path` in one step, on failure it is removed.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """The path of an empty temporary file beside `path`; on success it replaces `path` in one step, on failure it is removed.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
@@ -24,11 +24,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(descriptor)
         temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
+        yield temporary
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes the file private; a shared folder needs the usual rights
@@ -38,6 +36,15 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         if temporary is not None and temporary.exists():
             temporary.unlink()
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A file open for writing that takes the place of `path` once it is whole and on disk, see `atomic_path`."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        yield handle
+        handle.flush()
+        os.fsync(handle.fileno())
 
 
 def write_error(path: Path, error: OSError) -> UserError:
