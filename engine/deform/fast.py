@@ -26,8 +26,9 @@ from .fusion import diagonal_uncertainty, solve_rows
 from .kernel import LANES, fuse_rows
 from .networks import BranchNetwork
 from .parameters import MEANS_FACTOR, VIEWS, NetworkSizes, branch_tensors, check_views
+from .samples import sample_fields
 
-CHUNK = {"cpu": 512, "cuda": 8192}
+CHUNK = {"cpu": 256, "cuda": 8192}
 """Gaussians at a time: what fits a processor's cache (a multiple of LANES); enough to fill a graphics card."""
 
 
@@ -83,12 +84,12 @@ class Deformer:
         for branch in avatar.branches:
             tensors = branch_tensors(avatar.tensors, branch)
             if tensors:
-                net = BranchNetwork.from_tensors(branch, tensors, avatar.meta.logvar_bound, _name(avatar))
+                net = BranchNetwork.from_tensors(branch, tensors, avatar.meta.logvar_bound, _name(avatar), planes=False)
                 rows = avatar.moving(branch)
                 rest = (avatar.tensors[f"{branch}.{name}"] for name in ("means", "quats", "scales"))
                 self._rest[branch] = tuple(np.asarray(tensor, np.float32)[rows] for tensor in rest)
-                means = torch.from_numpy(self._rest[branch][0])
-                self._branches[branch] = _Branch(net.to(self.device), means.to(self.device))
+                samples = sample_fields(branch, tensors, self._rest[branch][0], _name(avatar))
+                self._branches[branch] = _Branch(net, samples, self.device)
 
     @property
     def frame_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -167,35 +168,35 @@ class Deformer:
 
 
 class _Branch:
-    """The constants of a branch and the loop over chunks and frames."""
+    """The constants of a branch and the loop over chunks and frames.
 
-    def __init__(self, net: BranchNetwork, means: Tensor) -> None:
-        self.branch, self.net, self.sizes = net.branch, net, net.sizes
-        self.count, self.bound = len(means), net.logvar_bound
+    Kept for every moving Gaussian are the two fields alone, [M,64] and [M,192]; what follows from them is worked out at
+    the head of a chunk, once for all frames: the first layers' part of it is 7 KB a Gaussian, and would have to come
+    out of slow memory in every chunk.
+    """
+
+    def __init__(self, net: BranchNetwork, samples: Mapping[str, np.ndarray], device: torch.device) -> None:
+        self.branch, self.net, self.sizes, self.bound = net.branch, net.to(device), net.sizes, net.logvar_bound
+        self.fields = {name: torch.from_numpy(values).to(device) for name, values in samples.items()}
+        self.position = self.fields["field.samples"]  # H [M,64]
+        wide, latent = self.position.shape[1], self.sizes.latent
         with torch.inference_mode():
-            position = net.field(means)
-            wide = position.shape[1]
-            self.first: dict[str, Tensor] = {}  # the part of the first layer that never changes, [M or 1, T * hidden]
-            self.frame_weight: dict[str, Tensor] = {}  # the part of its weight that meets the frame, [dim, T * hidden]
+            self.bias: dict[str, Tensor] = {}  # of a view's first layers, [T * hidden]
+            self.position_weight: dict[str, Tensor] = {}  # the part of their weight that meets H, [64, T * hidden]
+            self.frame_weight: dict[str, Tensor] = {}  # the part that meets the frame, [dim, T * hidden]
             self.second: dict[str, tuple[Tensor, Tensor]] = {}  # weight [T, 2 L, hidden] and bias [T, 2 L, 1]
             for view in VIEWS[self.branch]:
                 part = net.fuse[view]
-                weight, bias = part.fc1.weight.flatten(0, 1), part.fc1.bias.flatten()
-                inputs = weight.shape[1] - (0 if view == "emotion" else wide)
-                self.first[view] = bias[None] if view == "emotion" else F.linear(position, weight[:, inputs:], bias)
+                weight, self.bias[view] = part.fc1.weight.flatten(0, 1), part.fc1.bias.flatten()
+                inputs = weight.shape[1]
+                if view != "emotion":  # which enters alone
+                    inputs -= wide
+                    self.position_weight[view] = weight[:, inputs:].T.contiguous()
                 self.frame_weight[view] = weight[:, :inputs].T.contiguous()
                 both = [torch.cat([getattr(part.mean, x), getattr(part.logvar, x)], 1) for x in ("weight", "bias")]
                 self.second[view] = both[0], both[1][:, :, None]
-            self.gain: dict[str, Tensor] = {}  # what each Gaussian multiplies a frame's view with, [M, dim]
-            if self.branch == "face":
-                channel = net.channel[1](net.channel[0](position).relu())
-                eyes = net.au.attention[1](net.au.attention[0](position).relu()).relu()
-                self.gain = {"audio": torch.cat([channel, eyes], 1), "emotion": net.emotion.field(means)}
-                del net.emotion.field
-            latent = self.sizes.latent
-            self.state = F.linear(position, net.fuse["fc"].weight[:, latent:], net.fuse["fc"].bias)
-            self.state_weight = net.fuse["fc"].weight[:, :latent].T.contiguous()
-        del net.field
+            weight = net.fuse["fc"].weight
+            self.state_weight, self.state_position = weight[:, :latent].T.contiguous(), weight[:, latent:].T.contiguous()
 
     def motion(
         self, frames: Mapping[str, Tensor], threads: int, stopped: Callable[[], bool] | None
@@ -203,14 +204,14 @@ class _Branch:
         # One at a time: a matrix product rounds differently in another batch, and a frame must not depend on its neighbours.
         each = [self._inputs({k: x[f : f + 1] for k, x in frames.items()}) for f in range(len(frames["exp"]))]
         inputs = {view: torch.cat([one[view] for one in each]) for view in VIEWS[self.branch]}
-        count, like = len(each), self.state
+        count, like = len(each), self.position
         # Frame 0 is always evaluated, later ones where the view's input changed.
         fresh = {view: [True, *(x[1:] != x[:-1]).any(1).tolist()] for view, x in inputs.items()}
         widths = {name: head[1].out_features for name, head in self.net.heads.items()}
-        out = {name: like.new_empty(count, self.count, width) for name, width in widths.items()}
-        out |= {name: like.new_empty(count, self.count) for name in ("aleatoric", "epistemic")}
+        out = {name: like.new_empty(count, len(like), width) for name, width in widths.items()}
+        out |= {name: like.new_empty(count, len(like)) for name in ("aleatoric", "epistemic")}
         size = CHUNK[like.device.type]
-        chunks = [slice(start, min(start + size, self.count)) for start in range(0, self.count, size)]
+        chunks = [slice(start, min(start + size, len(like))) for start in range(0, len(like), size)]
         if like.device.type == "cpu" and threads > 1:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(lambda rows: self._chunk(rows, inputs, fresh, out, stopped), chunks))
@@ -231,14 +232,15 @@ class _Branch:
         stopped: Callable[[], bool] | None,
     ) -> None:
         """All frames of some Gaussians."""
-        state, latent = self.state[rows], self.sizes.latent
+        first, gain, state = self._constants(rows)
+        latent = self.sizes.latent
         fuse = _Fuse(len(inputs), self.sizes.members, latent, len(state), state)
         for frame in range(len(fresh["exp"])):
             if stopped is not None and stopped():
                 raise Cancelled()
             for number, (view, x) in enumerate(inputs.items()):
                 if fresh[view][frame]:
-                    self._members(view, x[frame], rows, fuse.both[number])
+                    self._members(view, x[frame], first[view], gain.get(view), fuse.both[number])
                     fuse.variance[number] = fuse.both[number, :, latent:].exp().mean(0)
             fused, out["aleatoric"][frame, rows], out["epistemic"][frame, rows] = fuse(frame)
             hidden = torch.addmm(state, fused, self.state_weight).relu_()
@@ -259,11 +261,27 @@ class _Branch:
             found["audio"] = found["audio"] @ self.frame_weight["audio"]
         return found
 
-    def _members(self, view: str, x: Tensor, rows: slice, out: Tensor) -> None:
+    def _constants(self, rows: slice) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """What no frame changes for some Gaussians.
+
+        Returns:
+            the first layers' part of each view [R or 1, T * hidden]; what a view of the frame is multiplied with [R, dim],
+            where it is; the part of the last Linear [R, hidden].
+        """
+        position, net = self.position[rows], self.net
+        first = {view: torch.addmm(self.bias[view], position, weight) for view, weight in self.position_weight.items()}
+        gain = {}
+        if self.branch == "face":
+            channel = net.channel[1](net.channel[0](position).relu())
+            eyes = net.au.attention[1](net.au.attention[0](position).relu()).relu()
+            gain = {"audio": torch.cat([channel, eyes], 1), "emotion": self.fields["emotion.field.samples"][rows]}
+            first["emotion"] = self.bias["emotion"][None]
+        return first, gain, torch.addmm(net.fuse["fc"].bias, position, self.state_position)
+
+    def _members(self, view: str, x: Tensor, first: Tensor, gain: Tensor | None, out: Tensor) -> None:
         """Means and log-variances [T, 2 L, R] of a view's members into `out`."""
-        first = self.first[view] if len(self.first[view]) == 1 else self.first[view][rows]
-        if view in self.gain:
-            hidden = torch.addmm(first, self.gain[view][rows] * x, self.frame_weight[view]).relu_()
+        if gain is not None:
+            hidden = torch.addmm(first, gain * x, self.frame_weight[view]).relu_()
         else:
             hidden = (first + x).relu_()
         weight, bias = self.second[view]

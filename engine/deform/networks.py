@@ -14,7 +14,7 @@ The names of the parameters are those of the avatar file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Mapping
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .fusion import fuse
 from .parameters import CONV_STRIDE, HEADS, LEAK, MEANS_FACTOR, PLANES, VIEWS, NetworkSizes, check_network
 
@@ -44,6 +45,12 @@ class BranchOutput:
     view_logvars: dict[str, Tensor] = field(default_factory=dict)
 
 
+def plane_sample(plane: Tensor, place: Tensor) -> Tensor:
+    """A plane [C,H,W] read bilinearly at [N,2] (column, row) in -1..1, clamped at the border; the corners are cell centres -> [N,C]."""
+    sample = F.grid_sample(plane[None], place[None, :, None], mode="bilinear", padding_mode="border", align_corners=True)
+    return sample[0, :, :, 0].T
+
+
 class PlaneField(nn.Module):
     """Multi-resolution plane field: bilinear, align_corners, clamped at the border; planes multiplied per level."""
 
@@ -64,13 +71,7 @@ class PlaneField(nn.Module):
         for number in range(self.levels):
             level, product = getattr(self, str(number)), None
             for plane, axes in PLANES.items():
-                sample = F.grid_sample(
-                    getattr(level, plane)[None],
-                    place[None, :, None, axes],
-                    mode="bilinear",
-                    padding_mode="border",
-                    align_corners=True,
-                )[0, :, :, 0].T
+                sample = plane_sample(getattr(level, plane), place[:, axes])
                 product = sample if product is None else product * sample
             found.append(product)
         return torch.cat(found, -1)
@@ -184,15 +185,35 @@ class BranchNetwork(nn.Module):
 
     @classmethod
     def from_tensors(
-        cls, branch: str, tensors: Mapping[str, np.ndarray], logvar_bound: float | None = None, source: str = "the avatar"
+        cls,
+        branch: str,
+        tensors: Mapping[str, np.ndarray],
+        logvar_bound: float | None = None,
+        source: str = "the avatar",
+        planes: bool = True,
     ) -> BranchNetwork:
-        """Networks with the weights of an avatar's branch (names without `<branch>.net.`; see `branch_tensors`), float32.
+        """Networks with the weights of an avatar's branch (names without `<branch>.net.`; see `branch_tensors`), float32 copies.
+
+        Args:
+            planes: False leaves both plane fields out, for use with samples of them (`samples.sample_fields`).
 
         Raises:
-            UserError: a tensor is missing, has the wrong shape, or is not finite.
+            UserError: a tensor is missing, has the wrong shape, or is not finite; or planes of a frozen avatar are wanted.
         """
-        net = cls(branch, check_network(branch, tensors, source), logvar_bound)
-        net.load_state_dict({k: torch.from_numpy(np.array(tensors[k], np.float32)) for k in net.state_dict()})
+        sizes = check_network(branch, tensors, source)
+        if planes and sizes.samples is not None:
+            raise UserError(
+                f"{source}: its {branch} networks are frozen; the planes that training needs are not in it.",
+                "Train from the avatar that it was frozen from.",
+            )
+        if not planes:
+            sizes = replace(sizes, field=(0,) * len(sizes.field), emotion_field=(0,) * len(sizes.emotion_field))
+        net = cls(branch, sizes, logvar_bound)
+        if not planes:
+            for owner in (net, net.emotion) if branch == "face" else (net,):
+                del owner.field
+        state = {name: torch.from_numpy(np.array(tensors[name], np.float32)) for name in net.state_dict()}
+        net.load_state_dict(state, assign=True)
         return net
 
     def to_tensors(self) -> dict[str, np.ndarray]:

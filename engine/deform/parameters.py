@@ -24,6 +24,9 @@ MEANS_FACTOR: dict[str, tuple[float, float, float]] = {"face": (0.01, 0.01, 0.01
 CONV_STRIDE = 2
 """Stride of the audio net's convolutions over time (kernel 3, padding 1)."""
 
+SAMPLES = "samples"
+"""Frozen networks hold `field.samples` and `emotion.field.samples` [M, width of the field] instead of planes."""
+
 LEAK = 0.02
 """Slope of the audio nets' LeakyReLU below 0."""
 
@@ -46,6 +49,8 @@ class NetworkSizes:
         field, field_channels: cells of each level of the position field's planes, and their channels.
         emotion_field, emotion_channels: the same for the emotion field; also the width of the query and the code-books.
         codebook: rows of each level's code-book; as many entries as `emotion_field`.
+        samples: M, where the networks are frozen (`freeze.freeze`): both fields are known at the M moving Gaussians alone,
+            `field` and `emotion_field` are made of zeros; None where the planes are there.
     """
 
     members: int = 10
@@ -68,6 +73,7 @@ class NetworkSizes:
     emotion_field: tuple[int, ...] = (64, 128, 256)
     emotion_channels: int = 64
     codebook: tuple[int, ...] = (64, 128, 256)
+    samples: int | None = None
 
     @property
     def position_dim(self) -> int:
@@ -113,6 +119,9 @@ def shapes(branch: str, sizes: NetworkSizes) -> dict[str, tuple[int, ...]]:
             inputs = width
 
     def planes(name: str, levels: tuple[int, ...], channels: int) -> None:
+        if s.samples is not None:
+            found[f"{name}.{SAMPLES}"] = (s.samples, channels * len(levels))
+            return
         found[f"{name}.aabb"] = (2, 3)
         for number, cells in enumerate(levels):
             found.update({f"{name}.{number}.{plane}": (channels, cells, cells) for plane in PLANES})
@@ -173,9 +182,15 @@ def read_sizes(branch: str, tensors: Mapping[str, np.ndarray], source: str = "th
 
     face = branch == "face"
     conv = series("audio.conv.{}.weight", 3)
-    field = series("field.{}.xy", 3)
-    emotion = series("emotion.field.{}.xy", 3) if face else []
-    position = field[0][0] * len(field)
+    samples = None
+    if f"field.{SAMPLES}" in tensors:
+        samples, position = shape(f"field.{SAMPLES}", 2)
+        field = [(position, 0)]
+        emotion = [(item[1], 0) for item in series("emotion.codebook.{}", 2)] if face else []
+    else:
+        field = series("field.{}.xy", 3)
+        emotion = series("emotion.field.{}.xy", 3) if face else []
+        position = field[0][0] * len(field)
     members, hidden, exp_inputs = shape("fuse.exp.fc1.weight", 3)
     default = NetworkSizes()
     return NetworkSizes(
@@ -199,6 +214,7 @@ def read_sizes(branch: str, tensors: Mapping[str, np.ndarray], source: str = "th
         emotion_field=tuple(item[1] for item in emotion) or default.emotion_field,
         emotion_channels=emotion[0][0] if face else default.emotion_channels,
         codebook=tuple(item[0] for item in series("emotion.codebook.{}", 2)) if face else default.codebook,
+        samples=samples,
     )
 
 
@@ -209,7 +225,7 @@ def branch_tensors(tensors: Mapping[str, np.ndarray], branch: str) -> dict[str, 
 
 
 def check_network(branch: str, tensors: Mapping[str, np.ndarray], source: str = "the avatar") -> NetworkSizes:
-    """Check a branch's network tensors and read their sizes.
+    """Check a branch's network tensors, with planes or frozen, and read their sizes.
 
     Raises:
         UserError: naming the first tensor that is missing, has the wrong shape, or holds NaN or infinite numbers.
@@ -220,7 +236,8 @@ def check_network(branch: str, tensors: Mapping[str, np.ndarray], source: str = 
         if name not in tensors:
             raise _refuse(source, f"network tensor {full} is missing")
         tensor = np.asarray(tensors[name])
-        if tensor.shape != expected or 0 in expected or min(expected) < 0:
+        widths = expected[1:] if name.endswith(SAMPLES) else expected  # no Gaussian may move, but no layer is empty
+        if tensor.shape != expected or min(widths, default=1) < 1:
             raise _refuse(source, f"network tensor {full} has shape {tensor.shape}, expected {expected}")
         if tensor.dtype.kind != "f" or not np.isfinite(tensor).all():
             raise _refuse(source, f"network tensor {full} holds something else than finite floating-point numbers")

@@ -85,7 +85,12 @@ def head(net: Mapping[str, Tensor], name: str, state: Tensor) -> Tensor:
 
 
 def plane_field(net: Mapping[str, Tensor], name: str, means: Tensor) -> Tensor:
-    """Position feature [N, levels * channels]: three planes read bilinearly and multiplied, the levels side by side."""
+    """Position feature [N, levels * channels]: three planes read bilinearly and multiplied, the levels side by side.
+
+    Frozen networks hold just this feature at their Gaussians.
+    """
+    if f"{name}.samples" in net:
+        return net[f"{name}.samples"]
     low, high = net[f"{name}.aabb"]
     unit = (2 * (means - low) / (high - low) - 1).clamp(-1, 1)
     levels, features = 0, []

@@ -1,0 +1,300 @@
+"""The fusion of `fusion.py` as one Triton kernel for CUDA: a Gaussian's system never leaves the registers.
+
+Eight lanes of a warp work on one Gaussian, four Gaussians share a warp, and nothing is exchanged between warps. A lane
+belongs to one view and holds every PER-th of its contrasts, so that whatever a view shares (precision, centre) is the
+lane's own number; the system's unknown (view, t) sits in group t // PER, lane view * PER + t % PER. A column of the
+system is one number per lane and group, from the group of its diagonal on: 116 registers for four views of ten members.
+
+Triton's tuples are what holds the columns: their indices are known when the kernel is compiled, so they are registers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .fusion import PIVOT, helmert
+
+LANES = tl.constexpr(8)
+"""Lanes that share a Gaussian."""
+
+GROUP = 4
+"""Gaussians of a warp: 32 / LANES. The interpreter may take more at a time."""
+
+LIMIT = tl.constexpr(PIVOT * 2.0**-23)
+
+UNKNOWNS = 40
+"""More than these would not stay in registers."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the kernel finds the numbers of a Gaussian: packed [ceil(R / group), L, slots, group], float32.
+
+    Attributes:
+        views, members, latent: V, T, L.
+        group: Gaussians of a program.
+    """
+
+    views: int
+    members: int
+    latent: int
+    group: int = GROUP
+
+    @property
+    def per(self) -> int:
+        """Lanes of a view."""
+        return LANES.value // triton.next_power_of_2(self.views)
+
+    @property
+    def groups(self) -> int:
+        """Contrasts of a lane."""
+        return -(-(self.members - 1) // self.per)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the kernel takes this V and T; other shapes are for the torch path."""
+        return self.views <= LANES.value and self.views * (self.members - 1) <= UNKNOWNS and self.groups * LANES.value <= 48
+
+    @property
+    def centre(self) -> int:
+        """Slot of view 0's centre; the other views' follow, then the variances, `centre + views` the first."""
+        return self.groups * LANES.value
+
+    @property
+    def slots(self) -> int:
+        """Slots of a channel; a multiple of two, so that 32 bytes hold whole ones."""
+        return self.centre + 2 * triton.next_power_of_2(self.views)
+
+    def slot(self, view: int, contrast: int) -> int:
+        """Slot of a contrast; the first `centre` slots that no contrast has are zero."""
+        return contrast // self.per * LANES.value + view * self.per + contrast % self.per
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The slots that are unknowns, in the order of elimination."""
+        return tuple(sorted(self.slot(v, t) for v in range(self.views) for t in range(self.members - 1)))
+
+    def empty(self, rows: int, device: torch.device | str) -> Tensor:
+        """Room for R rows: slots that nobody writes hold zero."""
+        blocks = -(-rows // self.group)
+        return torch.zeros(blocks, self.latent, self.slots, self.group, device=device)
+
+
+@triton.jit
+def _of(values, lane: tl.constexpr):
+    """Every lane gets what `lane` holds of its Gaussian: one shuffle."""
+    return tl.gather(values, tl.full(values.shape, lane, tl.int32), 1)
+
+
+@triton.jit
+def _over_view(values, lane, PER: tl.constexpr):
+    """The sum over a view's lanes, in each of them."""
+    for step in tl.static_range(3):
+        if 2**step < PER:
+            values += tl.gather(values, lane ^ (2**step), 1)
+    return values
+
+
+@triton.jit
+def _apart(precision, places, VIEWS: tl.constexpr, PER: tl.constexpr):
+    """sum_w p_w (z_w - z_v) for a lane's view v, without cancellation, and the sum of the p_w."""
+    total = tl.zeros_like(places)
+    apart = tl.zeros_like(places)
+    for w in tl.static_range(VIEWS):
+        p = _of(precision, w * PER)
+        total += p
+        apart += p * (_of(places, w * PER) - places)
+    return apart, total
+
+
+@triton.jit
+def _read(base, lane, view, VIEWS: tl.constexpr, SLOTS: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr, GROUP: tl.constexpr):
+    """A channel's contrasts, and centre, variance and precision of the lane's view (precision 0 where there is none)."""
+    u = ()
+    for a in tl.static_range(GROUPS):
+        u = u + (tl.load(base + (a * LANES + lane) * GROUP),)
+    own = base + (GROUPS * LANES + view) * GROUP
+    centre = tl.load(own)
+    variance = tl.load(own + PADDED * GROUP)
+    return u, centre, variance, tl.where(view < VIEWS, 1 / variance, 0.0)
+
+
+@triton.jit
+def _combined(u, weights, lane, GROUPS: tl.constexpr, PER: tl.constexpr):
+    """sum_t u_t y_t of the lane's view."""
+    found = tl.zeros_like(weights[0])
+    for a in tl.static_range(GROUPS):
+        found += u[a] * weights[a]
+    return _over_view(found, lane, PER)
+
+
+@triton.jit
+def _factor(columns, lane, whole, zero, FIRST: tl.constexpr, HERE: tl.constexpr, COUNT: tl.constexpr, GROUPS: tl.constexpr):
+    """Cholesky factor: the columns below the diagonal, the diagonal's inverse by groups, and whether each pivot holds."""
+    factor = ()
+    inverse = ()
+    limits = ()
+    for a in tl.static_range(GROUPS):
+        inverse = inverse + (zero,)
+        limit = zero
+        for c in tl.static_range(COUNT):
+            if FIRST[c] == a:
+                limit = tl.where(lane == HERE[c], columns[c][0] * LIMIT, limit)
+        limits = limits + (limit,)
+    for c in tl.static_range(COUNT):
+        diagonal = columns[c][0]
+        whole = tl.where((lane == HERE[c]) & ~(diagonal > limits[FIRST[c]]), 0, whole)  # not a number counts as spoilt
+        root = 1 / tl.sqrt(_of(diagonal, HERE[c]))
+        updated = ()
+        for a in tl.static_range(GROUPS):
+            updated = updated + (tl.where(lane == HERE[c], root, inverse[a]) if a == FIRST[c] else inverse[a],)
+        inverse = updated
+        column = (tl.where(lane > HERE[c], diagonal * root, 0.0),)
+        for a in tl.static_range(GROUPS):
+            if a > FIRST[c]:
+                column = column + (columns[c][a - FIRST[c]] * root,)
+        factor = factor + (column,)
+        rest = ()
+        for other in tl.static_range(COUNT):
+            if other <= c:
+                rest = rest + (columns[other],)
+            else:
+                weight = _of(column[FIRST[other] - FIRST[c]], HERE[other])
+                changed = ()
+                for a in tl.static_range(GROUPS):
+                    if a >= FIRST[other]:
+                        changed = changed + (columns[other][a - FIRST[other]] - column[a - FIRST[c]] * weight,)
+                rest = rest + (changed,)
+        columns = rest
+    return factor, inverse, whole
+
+
+@triton.jit
+def _solve(factor, inverse, side, lane, zero, FIRST: tl.constexpr, HERE: tl.constexpr, COUNT: tl.constexpr, GROUPS: tl.constexpr):
+    """Both triangular solves."""
+    for c in tl.static_range(COUNT):
+        value = _of(side[FIRST[c]] * inverse[FIRST[c]], HERE[c])
+        updated = ()
+        for a in tl.static_range(GROUPS):
+            if a < FIRST[c]:
+                updated = updated + (side[a],)
+            else:
+                less = side[a] - factor[c][a - FIRST[c]] * value
+                updated = updated + (tl.where(lane == HERE[c], value, less) if a == FIRST[c] else less,)
+        side = updated
+    answer = ()
+    for a in tl.static_range(GROUPS):
+        answer = answer + (zero,)
+    for c in tl.static_range(COUNT - 1, -1, -1):
+        known = zero
+        for a in tl.static_range(GROUPS):
+            if a >= FIRST[c]:
+                known += factor[c][a - FIRST[c]] * answer[a]
+        value = (side[FIRST[c]] - tl.sum(known, 1)[:, None]) * inverse[FIRST[c]]
+        updated = ()
+        for a in tl.static_range(GROUPS):
+            updated = updated + (tl.where(lane == HERE[c], value, answer[a]) if a == FIRST[c] else answer[a],)
+        answer = updated
+    return answer
+
+
+@triton.jit
+def fuse_kernel(
+    packed, mean, aleatoric, epistemic, good, rows,
+    VIEWS: tl.constexpr, PER: tl.constexpr, GROUPS: tl.constexpr, LATENT: tl.constexpr, SLOTS: tl.constexpr,
+    FIRST: tl.constexpr, HERE: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """GROUP rows, see `fuse_packed`."""
+    PADDED: tl.constexpr = LANES // PER
+    g = tl.arange(0, GROUP)[:, None]
+    lane = tl.arange(0, LANES)[None, :] + tl.zeros((GROUP, LANES), tl.int32)
+    view = lane // PER
+    zero = tl.zeros((GROUP, LANES), tl.float32)
+    base = packed + tl.program_id(0).to(tl.int64) * (LATENT * SLOTS * GROUP) + g
+
+    # The system: one pass over the channels.
+    columns = ()
+    for c in tl.static_range(COUNT):
+        column = (tl.where(lane == HERE[c], 1.0, 0.0),)
+        for a in tl.static_range(GROUPS):
+            if a > FIRST[c]:
+                column = column + (zero,)
+        columns = columns + (column,)
+    side = ()
+    for a in tl.static_range(GROUPS):
+        side = side + (zero,)
+    sum_a = zero
+    sum_e = zero
+    for k in tl.range(0, LATENT, num_stages=STAGES):
+        u, centre, variance, p = _read(base + k * (SLOTS * GROUP), lane, view, VIEWS, SLOTS, GROUPS, PADDED, GROUP)
+        spread = zero
+        for a in tl.static_range(GROUPS):
+            spread += u[a] * u[a]
+        spread = _over_view(spread, lane, PER)
+        weight = tl.where(view < VIEWS, 1 / (variance + spread), 0.0)
+        weight = weight * PER / tl.sum(weight, 1)[:, None]
+        sum_a += weight * weight * variance
+        sum_e += weight * weight * spread
+
+        apart, total = _apart(p, centre, VIEWS, PER)
+        others = zero  # not total - p, which cancels where one view's precision dwarfs the others'
+        for w in tl.static_range(VIEWS):
+            others += tl.where(view == w, 0.0, _of(p, w * PER))
+        ratio = p / total
+        pulled = ()
+        for a in tl.static_range(GROUPS):
+            pulled = pulled + (side[a] + u[a] * (ratio * apart),)
+        side = pulled
+        grown = ()
+        for c in tl.static_range(COUNT):
+            value = _of(u[FIRST[c]] * ratio, HERE[c])
+            scale = tl.where(view == HERE[c] // PER, others, -p)
+            column = ()
+            for a in tl.static_range(GROUPS):
+                if a >= FIRST[c]:
+                    column = column + (columns[c][a - FIRST[c]] + (u[a] * scale) * value,)
+            grown = grown + (column,)
+        columns = grown
+
+    whole = tl.full((GROUP, LANES), 1, tl.int32)
+    factor, inverse, whole = _factor(columns, lane, whole, zero, FIRST, HERE, COUNT, GROUPS)
+    answer = _solve(factor, inverse, side, lane, zero, FIRST, HERE, COUNT, GROUPS)
+
+    # One correction with the residual of the problem itself, see fusion.py.
+    residual = ()
+    for a in tl.static_range(GROUPS):
+        residual = residual + (-answer[a],)
+    for k in tl.range(0, LATENT, num_stages=STAGES):
+        u, centre, variance, p = _read(base + k * (SLOTS * GROUP), lane, view, VIEWS, SLOTS, GROUPS, PADDED, GROUP)
+        if GROUPS:
+            centre += _combined(u, answer, lane, GROUPS, PER)
+        apart, total = _apart(p, centre, VIEWS, PER)
+        pulled = ()
+        for a in tl.static_range(GROUPS):
+            pulled = pulled + (residual[a] + u[a] * (p / total * apart),)
+        residual = pulled
+    correction = _solve(factor, inverse, residual, lane, zero, FIRST, HERE, COUNT, GROUPS)
+    final = ()
+    for a in tl.static_range(GROUPS):
+        final = final + (answer[a] + correction[a],)
+
+    row = tl.program_id(0) * GROUP + tl.arange(0, GROUP)
+    finite = tl.full((GROUP,), 0.0, tl.float32)  # stays zero only where every number is finite
+    for k in tl.range(0, LATENT, num_stages=STAGES):
+        u, centre, variance, p = _read(base + k * (SLOTS * GROUP), lane, view, VIEWS, SLOTS, GROUPS, PADDED, GROUP)
+        if GROUPS:
+            centre += _combined(u, final, lane, GROUPS, PER)
+        fused = tl.sum(p * centre, 1) / tl.sum(p, 1)
+        finite += fused - fused
+        tl.store(mean + k.to(tl.int64) * rows + row, fused, mask=row < rows)
+    a = tl.sum(sum_a, 1) / (PER * LATENT)
+    e = tl.sum(sum_e, 1) / (PER * LATENT)
+    finite += (a - a) + (e - e)
+    tl.store(aleatoric + row, a, mask=row < rows)
+    tl.store(epistemic + row, e, mask=row < rows)
+    tl.store(good + row, (tl.min(whole, 1) == 1) & (finite == 0), mask=row < rows)
