@@ -113,15 +113,38 @@ def _apart(precision, places, VIEWS: tl.constexpr, PER: tl.constexpr):
 
 
 @triton.jit
-def _read(base, lane, view, VIEWS: tl.constexpr, SLOTS: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr, GROUP: tl.constexpr):
-    """A channel's contrasts, and centre, variance and precision of the lane's view (precision 0 where there is none)."""
-    u = ()
+def _places(base, lane, view, GROUPS: tl.constexpr, PER: tl.constexpr, GROUP: tl.constexpr):
+    """Where a lane finds channel 0: its contrasts, its view's centre and variance.
+
+    The loops move these along instead of computing them anew: a pointer that is an expression has the compiler search
+    all of the kernel for accesses like it, for every access, which takes minutes.
+    """
+    found = ()
     for a in tl.static_range(GROUPS):
-        u = u + (tl.load(base + (a * LANES + lane) * GROUP),)
+        found = found + (base + (a * LANES + lane) * GROUP,)
     own = base + (GROUPS * LANES + view) * GROUP
-    centre = tl.load(own)
-    variance = tl.load(own + PADDED * GROUP)
-    return u, centre, variance, tl.where(view < VIEWS, 1 / variance, 0.0)
+    return found + (own, own + LANES // PER * GROUP)
+
+
+@triton.jit
+def _read(places, wanted, COUNT: tl.constexpr, STRIDE: tl.constexpr):
+    """What lies at the places, zeros where it is not wanted, and the next channel's places."""
+    found = ()
+    following = ()
+    for i in tl.static_range(COUNT):
+        found = found + (tl.load(places[i], mask=wanted, other=0.0),)
+        following = following + (places[i] + STRIDE,)
+    return found, following
+
+
+@triton.jit
+def _read_first(places, wanted, AHEAD: tl.constexpr, COUNT: tl.constexpr, STRIDE: tl.constexpr):
+    """The first channels, so that memory has the time of AHEAD channels to answer."""
+    ahead = ()
+    for _ in tl.static_range(AHEAD):
+        found, places = _read(places, wanted, COUNT, STRIDE)
+        ahead = ahead + (found,)
+    return ahead, places
 
 
 @triton.jit
@@ -205,12 +228,11 @@ def _solve(factor, inverse, side, lane, zero, FIRST: tl.constexpr, HERE: tl.cons
 
 @triton.jit
 def fuse_kernel(
-    packed, mean, aleatoric, epistemic, good, rows,
+    packed, mean, summary, rows,
     VIEWS: tl.constexpr, PER: tl.constexpr, GROUPS: tl.constexpr, LATENT: tl.constexpr, SLOTS: tl.constexpr,
-    FIRST: tl.constexpr, HERE: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, STAGES: tl.constexpr,
+    FIRST: tl.constexpr, HERE: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """GROUP rows, see `fuse_packed`."""
-    PADDED: tl.constexpr = LANES // PER
     g = tl.arange(0, GROUP)[:, None]
     lane = tl.arange(0, LANES)[None, :] + tl.zeros((GROUP, LANES), tl.int32)
     view = lane // PER
@@ -230,8 +252,13 @@ def fuse_kernel(
         side = side + (zero,)
     sum_a = zero
     sum_e = zero
-    for k in tl.range(0, LATENT, num_stages=STAGES):
-        u, centre, variance, p = _read(base + k * (SLOTS * GROUP), lane, view, VIEWS, SLOTS, GROUPS, PADDED, GROUP)
+    ahead, places = _read_first(_places(base, lane, view, GROUPS, PER, GROUP), lane >= 0, AHEAD, GROUPS + 2, SLOTS * GROUP)
+    for k in range(LATENT):
+        u = ahead[0]
+        centre, variance = u[GROUPS], u[GROUPS + 1]
+        found, places = _read(places, lane + k + AHEAD < LATENT + lane, GROUPS + 2, SLOTS * GROUP)
+        ahead = ahead[1:] + (found,)
+        p = tl.where(view < VIEWS, 1 / variance, 0.0)
         spread = zero
         for a in tl.static_range(GROUPS):
             spread += u[a] * u[a]
@@ -269,8 +296,13 @@ def fuse_kernel(
     residual = ()
     for a in tl.static_range(GROUPS):
         residual = residual + (-answer[a],)
-    for k in tl.range(0, LATENT, num_stages=STAGES):
-        u, centre, variance, p = _read(base + k * (SLOTS * GROUP), lane, view, VIEWS, SLOTS, GROUPS, PADDED, GROUP)
+    ahead, places = _read_first(_places(base, lane, view, GROUPS, PER, GROUP), lane >= 0, AHEAD, GROUPS + 2, SLOTS * GROUP)
+    for k in range(LATENT):
+        u = ahead[0]
+        centre, variance = u[GROUPS], u[GROUPS + 1]
+        found, places = _read(places, lane + k + AHEAD < LATENT + lane, GROUPS + 2, SLOTS * GROUP)
+        ahead = ahead[1:] + (found,)
+        p = tl.where(view < VIEWS, 1 / variance, 0.0)
         if GROUPS:
             centre += _combined(u, answer, lane, GROUPS, PER)
         apart, total = _apart(p, centre, VIEWS, PER)
@@ -284,17 +316,24 @@ def fuse_kernel(
         final = final + (answer[a] + correction[a],)
 
     row = tl.program_id(0) * GROUP + tl.arange(0, GROUP)
+    into = mean + row
     finite = tl.full((GROUP,), 0.0, tl.float32)  # stays zero only where every number is finite
-    for k in tl.range(0, LATENT, num_stages=STAGES):
-        u, centre, variance, p = _read(base + k * (SLOTS * GROUP), lane, view, VIEWS, SLOTS, GROUPS, PADDED, GROUP)
+    ahead, places = _read_first(_places(base, lane, view, GROUPS, PER, GROUP), lane >= 0, AHEAD, GROUPS + 2, SLOTS * GROUP)
+    for k in range(LATENT):
+        u = ahead[0]
+        centre, variance = u[GROUPS], u[GROUPS + 1]
+        found, places = _read(places, lane + k + AHEAD < LATENT + lane, GROUPS + 2, SLOTS * GROUP)
+        ahead = ahead[1:] + (found,)
+        p = tl.where(view < VIEWS, 1 / variance, 0.0)
         if GROUPS:
             centre += _combined(u, final, lane, GROUPS, PER)
         fused = tl.sum(p * centre, 1) / tl.sum(p, 1)
         finite += fused - fused
-        tl.store(mean + k.to(tl.int64) * rows + row, fused, mask=row < rows)
-    a = tl.sum(sum_a, 1) / (PER * LATENT)
-    e = tl.sum(sum_e, 1) / (PER * LATENT)
-    finite += (a - a) + (e - e)
-    tl.store(aleatoric + row, a, mask=row < rows)
-    tl.store(epistemic + row, e, mask=row < rows)
-    tl.store(good + row, (tl.min(whole, 1) == 1) & (finite == 0), mask=row < rows)
+        tl.store(into, fused, mask=row < rows)
+        into += rows
+    found = tl.where(lane == 0, tl.sum(sum_a, 1)[:, None], tl.sum(sum_e, 1)[:, None]) / (PER * LATENT)
+    finite += tl.sum(found - found, 1)
+    spoilt = (tl.min(whole, 1) == 0) | (finite != 0)
+    found = tl.where(lane == 2, tl.where(spoilt, 0.0, 1.0)[:, None], found)
+    place = tl.program_id(0) * GROUP + g
+    tl.store(summary + lane.to(tl.int64) * rows + place, found, mask=(lane < 3) & (place < rows))
