@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 from . import __version__
 from .errors import Cancelled, UserError
@@ -123,7 +123,7 @@ def _bake(options: argparse.Namespace) -> dict[str, Any]:
     from .bake import Baker, Session
 
     session = Session(options.device, options.threads)
-    avatar, _ = session.avatar(options.avatar)
+    avatar = session.head(options.avatar)
     duration = 0.0 if options.audio is None else read_sound(options.audio).duration
     shot = compose_shot(options.avatar, avatar.hash, options.audio, duration, emotion, options.fps, frames, options.offset)
     result = Baker(session, shot).bake(options.out, progress=_Printer(options.json))
@@ -146,7 +146,7 @@ class _Printer:
     def __init__(self, as_json: bool) -> None:
         self.as_json, self.last = as_json, 0.0
 
-    def __call__(self, done: int, total: int, text: str) -> None:
+    def __call__(self, done: int, total: int, text: str, frames: Sequence[int] = ()) -> None:
         now = time.monotonic()
         if done < total and now - self.last < 0.5:
             return

@@ -19,6 +19,7 @@ NEEDED = {
     "soundfile": "reads sound files",
     "torchaudio": "audio features",
     "numba": "fast loops on the CPU",
+    "platformdirs": "where the user's cache lies",
 }
 OPTIONAL = {"gsplat": "rasterises on CUDA"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,10 @@ _measured: list[str] = []
 # Before numpy or torch are imported. More threads than cores make everything slower, and results depend on their number.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+# Tracks of sounds go nowhere near the user's own.
+_cache = tempfile.TemporaryDirectory(prefix="ua3dtalk-test-cache-", ignore_cleanup_errors=True)
+os.environ["UA3DTALK_CACHE"] = _cache.name
 
 from support import ROOT, STAGE, engine_python as _engine_python, shared_data as _shared_data  # noqa: E402
 

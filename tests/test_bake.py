@@ -109,7 +109,7 @@ def test_order_and_cancel_leave_a_usable_cache(files: Path, tmp_path: Path) -> N
     seen: list[int] = []
     baker = Baker(Session("cpu", 1), shot)
     with pytest.raises(Cancelled):
-        baker.bake(tmp_path, first=[40, 39], progress=lambda done, total, text: seen.append(done), stopped=lambda: bool(seen) and seen[-1] >= 16)
+        baker.bake(tmp_path, first=[40, 39], progress=lambda done, total, text, frames: seen.append(done), stopped=lambda: bool(seen) and seen[-1] >= 16)
     frames = CacheReader(tmp_path).frames()
     assert len(frames) == 16 and {39, 40} <= set(frames)
     result = baker.bake(tmp_path)

@@ -57,7 +57,7 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappin
         handle.write(struct.pack("<Q", len(text)))
         handle.write(text)
         for array in arrays:
-            handle.write(array.tobytes())
+            handle.write(array.reshape(-1).view(np.uint8))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

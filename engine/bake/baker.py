@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
 import numpy as np
 
 from .. import __version__
-from ..audio import Sound
-from ..avatar import EMOTIONS, Avatar
-from ..avatar.gaussians import turn_geometry
+from ..avatar import EMOTIONS
+from ..avatar.gaussians import matrix_to_quat, quat_multiply
 from ..cache import CacheHeader, CacheWriter
 from ..errors import Cancelled, UserError
 from ..shot import Shot, frame_keys
 from ..views import EMOTION_VIEW, Track
-from .session import Session
+from .session import Head, Session
 
 BATCH = 8
-"""Frames computed together: enough to share work, few enough to cancel and to show progress soon."""
+"""Frames computed together: enough to share work, few enough to cancel and to show progress soon. The first ones come alone."""
+KEYS = 4096
+"""Frames whose keys are looked at together, at most."""
+WAITING = 2
+"""Batches that may wait to be written."""
 
-Progress = Callable[[int, int, str], None]
+Frame = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""means [M,3], quats [M,4], scales [M,3], aleatoric [M], epistemic [M] of the moving Gaussians, in Blender's frame."""
+Progress = Callable[[int, int, str, Sequence[int]], None]
+"""(frames done, frames in all, a line of text, scene frames that have become readable since the last call)."""
 
 
 @dataclass
@@ -34,6 +43,23 @@ class BakeResult:
     up_to_date: int
     seconds: float
     cache: str
+
+
+@dataclass
+class _Batch:
+    """What is done in one go.
+
+    Attributes:
+        groups: (key, rows of the shot that have it); the first row is computed, the others share it.
+        known: (key, row) that share data that is there, or that an earlier batch brings.
+        up_to_date: rows there is nothing to do for.
+        views: of the groups' first rows.
+    """
+
+    groups: list[tuple[bytes, list[int]]]
+    known: list[tuple[bytes, int]]
+    up_to_date: int
+    views: dict[str, np.ndarray]
 
 
 class Baker:
@@ -48,82 +74,123 @@ class Baker:
     """
 
     def __init__(self, session: Session, shot: Shot) -> None:
-        self.shot = shot
-        self.avatar, self.deformer = session.avatar(shot.avatar)
-        if self.avatar.hash != shot.avatar_hash:
+        self.session, self.shot = session, shot
+        self.head: Head = session.head(shot.avatar)
+        self.deformer = self.head.deformer
+        if self.head.hash != shot.avatar_hash:
             raise UserError(f"{shot.avatar} has changed since the shot was made.", "Write the shot again, or bake from Blender again.")
-        # Asked for even without sound: an avatar whose providers are missing is refused before anything is computed.
-        providers = {} if self.deformer is None else session.providers(self.avatar)
         self.tracks: dict[str, Track] = {}
-        if providers and shot.sound is not None and np.isfinite(shot.times).any():
-            self.tracks = session.tracks(self.avatar, shot.sound, shot.sound_hash)
-        elif providers:
-            silence = Sound(np.zeros(16000, np.float32), 16000, 1.0, "", 16000, 1)
-            self.tracks = {view: provider.track(silence) for view, provider in providers.items()}
+        if self.deformer is not None:
+            heard = shot.sound is not None and bool(np.isfinite(shot.times).any())
+            self.tracks = session.tracks(self.head, shot.sound if heard else None, shot.sound_hash if heard else "")
+        rotation = self.head.rotation
+        self._turn_means = (self.head.meta.metres_per_unit * rotation.T).astype(np.float32)
+        self._turn_quats = quat_multiply(matrix_to_quat(rotation), np.eye(4)).astype(np.float32)
 
     def views(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What the networks get for rows [F] of the shot: audio [F,8,29,16], exp, style [F,1,64], emotion [F,1,128], au [F,6]."""
-        shot = self.shot
-        times = np.where(bool(shot.sound_hash), shot.times[rows], np.nan)
+        shot = self.shot.part(rows)
+        times = np.where(bool(shot.sound_hash), shot.times, np.nan)
         views = {view: track.at(times) for view, track in self.tracks.items() if view != EMOTION_VIEW}
         keyed, share = shot.emotion_parts()
         said = np.where(np.isfinite(times)[:, None], self.tracks[EMOTION_VIEW].at(times), 0)
-        x = keyed[rows] + share[rows, None] * said
-        return views | {"emotion": emotion_vectors(self.avatar, x)[:, None], "au": np.asarray(shot.au[rows], np.float32)}
+        x = keyed + share[:, None] * said
+        return views | {"emotion": emotion_vectors(self.head, x)[:, None], "au": np.asarray(shot.au, np.float32)}
 
-    def frames(self, rows: np.ndarray) -> list[tuple[np.ndarray, ...]]:
-        """The moving Gaussians of rows [F] of the shot, in Blender's frame.
+    def frames(self, rows: np.ndarray) -> list[Frame]:
+        """The moving Gaussians of rows [F] of the shot."""
+        return list(self._deform(self.views(rows) if self.deformer is not None else {}, len(rows), lambda: False))
 
-        Returns:
-            for each row: means [M,3], quats [M,4], scales [M,3], aleatoric [M], epistemic [M].
-        """
-        avatar = self.avatar
-        if self.deformer is None:
-            return [(np.zeros((0, 3)), np.zeros((0, 4)), np.zeros((0, 3)), np.zeros(0), np.zeros(0)) for _ in rows]
-        motion = self.deformer.motion(self.views(rows))
-        moved = [(branch, getattr(motion, branch)) for branch in avatar.branches if getattr(motion, branch) is not None]
-        result = []
-        for f in range(len(rows)):
-            whole = self.deformer.deformed(motion, f)
-            geometry = [
-                np.concatenate([getattr(whole[branch], name)[avatar.moving(branch)] for branch, _ in moved])
-                for name in ("means", "quats", "scales")
-            ]
-            turned = turn_geometry(*geometry, avatar.rotation_to_blender(), avatar.meta.metres_per_unit)
-            result.append((*turned, *(np.concatenate([getattr(m, name)[f] for _, m in moved]) for name in ("aleatoric", "epistemic"))))
-        return result
+    def _deform(self, views: dict[str, np.ndarray], count: int, stopped: Callable[[], bool]) -> Iterator[Frame]:
+        """The networks, at once; then frame by frame, when asked for, what the cache holds. Raises Cancelled where `stopped` says so."""
+        if self.deformer is None or not count:
+            empty = (np.zeros((0, 3)), np.zeros((0, 4)), np.zeros((0, 3)), np.zeros(0), np.zeros(0))
+            return iter([empty] * count)
+        motion = self.deformer.motion(views, stopped)
+
+        def frames() -> Iterator[Frame]:
+            moved = self.deformer.moved(motion)
+            parts = [(*moved[branch], getattr(motion, branch)) for branch in moved]
+            for f in range(count):
+                means, quats, scales = (np.concatenate([part[i][f] for part in parts]) for i in range(3))
+                variances = (np.concatenate([getattr(part[3], name)[f] for part in parts]) for name in ("aleatoric", "epistemic"))
+                yield (means @ self._turn_means, quats @ self._turn_quats, scales * self.head.meta.metres_per_unit, *variances)
+
+        return frames()
 
     def bake(
         self,
         folder: Path,
         first: Sequence[int] = (),
-        progress: Progress = lambda done, total, text: None,
+        progress: Progress = lambda done, total, text, frames: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> BakeResult:
         """Bring a cache folder up to date with the shot; only frames whose key changed are computed.
 
+        Views, networks and writing overlap, each in a thread of its own with little between them. The first frame is
+        readable as soon as it alone is computed; batches grow from there.
+
         Args:
             folder: cache folder, made if missing.
             first: scene frames to compute before the others, in this order.
-            progress: called with frames done, frames in all, and a line of text.
-            stopped: asked between batches; True ends the bake.
+            progress: called as frames become readable, from a thread of the bake.
+            stopped: asked often, from several threads; True ends the bake, also within a frame.
 
         Raises:
             Cancelled: `stopped` said so; what was baked until then is valid.
             UserError: the folder cannot be written, or a frame cannot be computed.
         """
         begin = time.perf_counter()
-        keys = [key.tobytes() for key in frame_keys(self.shot)]
-        numbers = [int(frame) for frame in self.shot.frames]
-        place = {frame: row for row, frame in enumerate(numbers)}
-        early = [place[frame] for frame in first if frame in place]
-        order = list(dict.fromkeys([*early, *range(len(numbers))]))
-        static, branch = self.avatar.rest()
-        header = CacheHeader(
-            avatar_name=self.avatar.meta.name,
-            avatar_hash=self.avatar.hash,
+        result, total = BakeResult(0, 0, 0, 0.0, str(folder)), len(self.shot)
+        numbers = self.shot.frames
+
+        def write(writer: CacheWriter, batch: _Batch, frames: Iterator[Frame]) -> None:
+            readable = []
+            for (key, rows), frame in zip(batch.groups, frames):
+                writer.put(int(numbers[rows[0]]), key, *frame)
+                for row in rows[1:]:
+                    writer.reuse(int(numbers[row]), key)
+                readable += rows
+            for key, row in batch.known:
+                writer.reuse(int(numbers[row]), key)
+                readable.append(row)
+            result.computed += len(batch.groups)
+            result.moved += len(readable) - len(batch.groups)
+            result.up_to_date += batch.up_to_date
+            done = result.computed + result.moved + result.up_to_date
+            text = f"{done} frames up to date"
+            if readable:
+                text = f"frame {numbers[readable[-1]]}, {(time.perf_counter() - begin) / done * (total - done):.0f} s left"
+            progress(done, total, text, [int(number) for number in numbers[readable]])
+
+        with (
+            self.session.writer(Path(folder), self.head, self._header()) as writer,
+            ThreadPoolExecutor(1, "views") as ahead,
+            ThreadPoolExecutor(1, "writing") as behind,
+        ):
+            plan = self._plan(writer, self._order(first))
+            waiting = ahead.submit(next, plan, None)
+            written: deque[Future[None]] = deque()
+            while (batch := waiting.result()) is not None:
+                waiting = ahead.submit(next, plan, None)
+                if stopped():
+                    raise Cancelled()
+                frames = self._deform(batch.views, len(batch.groups), stopped)
+                written.append(behind.submit(write, writer, batch, frames))
+                while len(written) > WAITING or written and written[0].done():
+                    written.popleft().result()
+            for future in written:
+                future.result()
+            writer.finish()
+        result.seconds = time.perf_counter() - begin
+        return result
+
+    def _header(self) -> CacheHeader:
+        return CacheHeader(
+            avatar_name=self.head.meta.name,
+            avatar_hash=self.head.hash,
             sound_hash=self.shot.sound_hash,
-            composite=self.avatar.meta.composite,
+            composite=self.head.meta.composite,
             fps=float(self.shot.fps),
             store="",
             count=0,
@@ -131,57 +198,62 @@ class Baker:
             engine_version=__version__,
             device="none" if self.deformer is None else str(self.deformer.device),
         )
-        result = BakeResult(0, 0, 0, 0.0, str(folder))
-        with CacheWriter(folder, header, static, branch, self.avatar.moving_rows()) as writer:
-            # Frames with the same key are the same frame: computed once, shared by the rest (silence, a held pose).
-            todo: dict[bytes, list[int]] = {}
-            for row in order:
-                if writer.has(numbers[row], keys[row]):
-                    result.up_to_date += 1
-                elif writer.reuse(numbers[row], keys[row]):
-                    result.moved += 1
+
+    def _order(self, first: Sequence[int]) -> np.ndarray:
+        """All rows of the shot, those of the frames `first` before the others."""
+        numbers = self.shot.frames
+        wanted = np.asarray(first, np.int64).reshape(-1)
+        place = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
+        early = place[numbers[place] == wanted] if len(numbers) else place[:0]
+        rows = np.concatenate([early, np.arange(len(numbers))])
+        return rows[np.sort(np.unique(rows, return_index=True)[1])]
+
+    def _plan(self, writer: CacheWriter, order: np.ndarray) -> Iterator[_Batch]:
+        """The work, piece by piece in `order`: what is up to date is left out, what has the same key is computed once."""
+        todo: dict[bytes, list[int]] = {}
+        planned: set[bytes] = set()
+        at, look = 0, 1
+        while at < len(order) or todo:
+            rows = order[at : at + look]
+            at, look = at + len(rows), min(2 * look, KEYS)
+            known, up_to_date = [], 0
+            for row, key in zip(rows.tolist(), frame_keys(self.shot.part(rows))):
+                key = key.tobytes()
+                if writer.has(int(self.shot.frames[row]), key):
+                    up_to_date += 1
+                elif key in planned or writer.knows(key):
+                    known.append((key, row))
                 else:
-                    todo.setdefault(keys[row], []).append(row)
-            done = result.up_to_date + result.moved
-            progress(done, len(order), f"{done} frames up to date")
-            groups = list(todo.values())
-            for at in range(0, len(groups), BATCH):
-                if stopped():
-                    raise Cancelled()
-                batch = groups[at : at + BATCH]
-                rows = np.array([group[0] for group in batch])
-                for group, frame in zip(batch, self.frames(rows)):
-                    row, *others = group
-                    writer.put(numbers[row], keys[row], *frame)
-                    for other in others:
-                        writer.reuse(numbers[other], keys[other])
-                    result.computed += 1
-                    result.moved += len(others)
-                    done += len(group)
-                left = (time.perf_counter() - begin) / result.computed * (len(groups) - result.computed)
-                progress(done, len(order), f"frame {numbers[rows[-1]]}, {left:.0f} s left")
-            writer.finish()
-        result.seconds = time.perf_counter() - begin
-        return result
+                    todo.setdefault(key, []).append(row)
+            while True:
+                size = min(BATCH, max(1, len(planned)))
+                groups = list(islice(todo.items(), size)) if len(todo) >= size or at >= len(order) else []
+                if not (groups or known or up_to_date):
+                    break
+                for key, _ in groups:
+                    del todo[key]
+                    planned.add(key)
+                rows = np.array([rows[0] for _, rows in groups], np.int64)
+                yield _Batch(groups, known, up_to_date, self.views(rows) if groups and self.deformer is not None else {})
+                known, up_to_date = [], 0
 
 
-def emotion_vectors(avatar: Avatar, x: np.ndarray) -> np.ndarray:
+def emotion_vectors(head: Head, x: np.ndarray) -> np.ndarray:
     """f_emotion [F,D] = p_neutral + sum_e x_e (p_e - p_neutral), for x [F,8] in the order of EMOTIONS.
 
     Raises:
         UserError: the avatar has no prototypes, or lacks neutral.
     """
-    prototypes = avatar.tensors.get("emotion.prototypes")
-    if prototypes is None or "neutral" not in avatar.meta.emotions:
+    prototypes, names = head.prototypes, head.meta.emotions
+    if prototypes is None or "neutral" not in names:
         raise UserError(
-            f"{avatar.path or avatar.meta.name}: the avatar has no emotion prototypes, so emotion keys cannot move it.",
+            f"{head.path}: the avatar has no emotion prototypes, so emotion keys cannot move it.",
             "Give it prototypes when it is imported, or feed its networks with `python -m engine deform`.",
         )
-    prototypes = np.asarray(prototypes, np.float32)
-    neutral = prototypes[avatar.meta.emotions.index("neutral")]
+    neutral = prototypes[names.index("neutral")]
     vectors = np.repeat(neutral[None], len(x), axis=0)
     for index, name in enumerate(EMOTIONS):
-        if name in avatar.meta.emotions:
-            vectors = vectors + x[:, index, None] * (prototypes[avatar.meta.emotions.index(name)] - neutral)
+        if name in names:
+            vectors = vectors + x[:, index, None] * (prototypes[names.index(name)] - neutral)
     return vectors.astype(np.float32)
 

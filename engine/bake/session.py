@@ -1,71 +1,123 @@
-"""What stays in memory between bakes: the avatar with its networks, and what the last sounds say."""
+"""What stays in memory between bakes: the avatar made ready, what the last sounds say, and the cache folder written last."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..audio import Sound, read_sound
-from ..avatar import Avatar, load_avatar
+from ..audio import Sound
+from ..avatar import AvatarMeta, Gaussians, load_avatar
+from ..cache import CacheHeader, CacheWriter
 from ..deform.fast import Deformer
 from ..errors import UserError
-from ..views import Track, build_providers
+from ..views import Provider, Track, TrackStore, build_providers
 
 SOUNDS_KEPT = 4
 
 
+@dataclass(frozen=True, eq=False)
+class Head:
+    """An avatar ready to be baked. The file it came from may be written over: nothing here is a view of it.
+
+    Attributes:
+        path, hash, meta: of the avatar file.
+        deformer: its networks; None for a static one.
+        providers: the providers it was trained with, by view; none for a static one.
+        prototypes: [E,128] float32 emotion prototypes, or None.
+        static, branch: all N Gaussians at rest in Blender's frame, and [N] uint8: 0 face, 1 mouth.
+        moving: [M] rows of `static` that the networks move.
+        rotation: [3,3] from avatar axes to Blender's.
+    """
+
+    path: Path
+    hash: str
+    meta: AvatarMeta
+    deformer: Deformer | None
+    providers: dict[str, Provider]
+    prototypes: np.ndarray | None
+    static: Gaussians
+    branch: np.ndarray
+    moving: np.ndarray
+    rotation: np.ndarray
+
+
 class Session:
-    """Loads avatars and sounds once. `device`: `auto`, `cpu` or `cuda`; `threads`: of torch, None for a default."""
+    """Loads avatars and sounds once. `device`: `auto`, `cpu` or `cuda`; `threads`: on the processor, None for a default."""
 
     def __init__(self, device: str = "auto", threads: int | None = None) -> None:
         self.device, self.threads = device, threads
-        self._avatar: tuple[tuple[object, ...], Avatar, Deformer | None] | None = None
+        self._head: tuple[tuple[object, ...], Head] | None = None
         self._tracks: OrderedDict[tuple[str, str], dict[str, Track]] = OrderedDict()
+        self._store = TrackStore()
+        self._writer: CacheWriter | None = None
 
-    def avatar(self, path: Path) -> tuple[Avatar, Deformer | None]:
-        """The avatar and its networks (None for a static one), from memory while the file stays the same.
+    def head(self, path: Path) -> Head:
+        """The avatar made ready, from memory while the file stays the same.
 
         Raises:
-            UserError: the file is not a valid avatar, or its networks are not; or it changed while being read.
+            UserError: the file is not a valid avatar, or its networks or providers are not; or it changed while being read.
         """
         stamp = _stamp(path)
-        if self._avatar is None or self._avatar[0] != stamp:
+        if self._head is None or self._head[0] != stamp:
+            self._head = self._writer = None  # two avatars need not fit into memory
             avatar = load_avatar(path)
-            # Out of the file's map into memory: somebody may write over the file while a bake goes on.
-            avatar.tensors = {name: np.array(tensor) for name, tensor in avatar.tensors.items()}
-            if not avatar.hash or _stamp(path) != stamp:
-                raise UserError(f"{path} was written to while it was being read.", "Bake again when it is whole.")
+            static, branch = avatar.rest()
+            moving, prototypes = avatar.moving_rows(), avatar.tensors.get("emotion.prototypes")
             deformer = None if avatar.is_static else Deformer(avatar, self.device, self.threads)
-            self._avatar = (stamp, avatar, deformer)
-        return self._avatar[1], self._avatar[2]
+            weights = {name: tensor for name, tensor in avatar.tensors.items() if name.startswith("provider.")}
+            views = {name: asdict(view) for name, view in avatar.meta.views.items() if name != "au"}
+            head = Head(
+                Path(path),
+                avatar.hash,
+                avatar.meta,
+                deformer,
+                {} if deformer is None else build_providers(views, weights),
+                None if prototypes is None else np.array(prototypes, np.float32),
+                static,
+                branch,
+                moving,
+                avatar.rotation_to_blender(),
+            )
+            avatar.tensors = {}  # the deformer knows the avatar; the file is to be let go
+            if _stamp(path) != stamp:
+                raise UserError(f"{path} was written to while it was being read.", "Bake again when it is whole.")
+            self._head = (stamp, head)
+        return self._head[1]
 
-    def tracks(self, avatar: Avatar, path: Path, expected_hash: str) -> dict[str, Track]:
-        """What a sound says to each of the avatar's views, and its automatic emotion.
+    def tracks(self, head: Head, path: Path | None, sound_hash: str) -> dict[str, Track]:
+        """What a sound, or silence (None), says to each of the avatar's views, and its automatic emotion.
 
         Raises:
-            UserError: unreadable sound, another one than the shot was made with, or providers that do not fit.
+            UserError: unreadable sound, or another one than the shot was made with.
         """
-        key = (avatar.hash, expected_hash)
+        key = (head.hash, sound_hash)
         if key not in self._tracks:
-            sound: Sound = read_sound(path)
-            if sound.sha256 != expected_hash:
-                raise UserError(f"{path} has changed since the shot was made.", "Write the shot again, or bake from Blender again.")
-            providers = self.providers(avatar)
-            self._tracks[key] = {view: provider.track(sound) for view, provider in providers.items()}
+            if path is None:
+                silence = Sound(np.zeros(16000, np.float32), 16000, 1.0, "", 16000, 1)
+                self._tracks[key] = {view: provider.track(silence) for view, provider in head.providers.items()}
+            else:
+                self._tracks[key] = self._store.tracks(head.providers, path, sound_hash)
             while len(self._tracks) > SOUNDS_KEPT:
                 self._tracks.popitem(last=False)
         self._tracks.move_to_end(key)
         return self._tracks[key]
 
-    @staticmethod
-    def providers(avatar: Avatar) -> dict[str, object]:
-        """The providers the avatar was trained with. Raises UserError where this engine lacks one."""
-        weights = {name: tensor for name, tensor in avatar.tensors.items() if name.startswith("provider.")}
-        views = {name: asdict(view) for name, view in avatar.meta.views.items() if name != "au"}
-        return build_providers(views, weights)
+    def writer(self, folder: Path, head: Head, header: CacheHeader) -> CacheWriter:
+        """The cache folder opened for writing; where it is the one written last, at once.
+
+        Raises:
+            UserError: it cannot be written, or another bake is writing it.
+        """
+        last = self._writer
+        if last is not None and last.folder == folder and last.header.avatar_hash == head.hash:
+            last.begin(header)
+        else:
+            self._writer = None
+            self._writer = CacheWriter(folder, header, head.static, head.branch, head.moving)
+        return self._writer
 
 
 def _stamp(path: Path) -> tuple[object, ...]:

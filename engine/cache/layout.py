@@ -108,31 +108,6 @@ def read_header(folder: Path) -> CacheHeader:
     return header
 
 
-def read_index(store: Path) -> np.ndarray:
-    """Whole entries [E] of a store's index, oldest first; torn or damaged ones are left out."""
-    try:
-        data = (store / "index.bin").read_bytes()
-    except FileNotFoundError:
-        return np.zeros(0, ENTRY)
-    except OSError as error:
-        raise UserError(f"Cannot read {store / 'index.bin'}: {error.strerror or error}.", "Check the folder.") from error
-    # An entry torn by a kill is followed by later ones at any byte: look for the next magic number then.
-    magic, entries, at = MAGIC.to_bytes(4, "little"), [], 0
-    while (at := data.find(magic, at)) >= 0 and at + ENTRY.itemsize <= len(data):
-        piece = data[at : at + ENTRY.itemsize]
-        if zlib.crc32(piece[:-4]) == int.from_bytes(piece[-4:], "little"):
-            entries.append(piece)
-            at += ENTRY.itemsize
-        else:
-            at += 1
-    return np.frombuffer(b"".join(entries), ENTRY).copy()
-
-
-def latest(entries: np.ndarray) -> dict[int, np.void]:
-    """The entry that counts for each frame."""
-    return {int(entry["frame"]): entry for entry in entries}
-
-
 def seal(entry: np.void) -> bytes:
     """An entry's bytes with its own checksum."""
     entry["magic"] = MAGIC
@@ -148,11 +123,13 @@ def quantise(channels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return np.zeros(channels.shape, np.uint16), zero, zero
     low, high = channels.min(axis=1), channels.max(axis=1)
     span = np.where(high > low, high - low, 1).astype(np.float32)
-    whole = np.rint((channels - low[:, None]) * (65535.0 / span)[:, None])
-    return np.clip(whole, 0, 65535).astype(np.uint16), low, high
+    whole = channels - low[:, None]
+    whole *= (np.float32(65535.0) / span)[:, None]  # at most 65535.01: rounding needs no limits
+    return np.rint(whole, out=whole).astype(np.uint16), low, high
 
 
-def restore(whole: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Inverse of `quantise`: float32 [C,M]."""
+def restore(whole: np.ndarray, low: np.ndarray, high: np.ndarray, out: np.ndarray) -> None:
+    """Inverse of `quantise`, into `out` float32 [C,M]."""
     step = ((high.astype(np.float64) - low) / 65535.0).astype(np.float32)
-    return whole * step[:, None] + low[:, None]
+    np.multiply(whole, step[:, None], out=out)
+    out += low[:, None]

@@ -12,7 +12,10 @@ import numpy as np
 from ..avatar.gaussians import Gaussians
 from ..avatar.tensors import load_tensors
 from ..errors import UserError
-from .layout import MOTION_CHANNELS, UNCERTAINTY_CHANNELS, CacheHeader, latest, read_header, read_index, restore
+from .index import Index
+from .layout import CHANNELS, MOTION_CHANNELS, UNCERTAINTY_CHANNELS, CacheHeader, read_header, restore
+
+_FILES = {"motion.bin": MOTION_CHANNELS, "uncertainty.bin": UNCERTAINTY_CHANNELS}
 
 
 class FrameMissing(KeyError):
@@ -26,18 +29,28 @@ class FrameMissing(KeyError):
 class CachedFrame:
     """All N Gaussians of one frame in Blender's frame, but for the SH and opacities, which do not move.
 
-    means [N,3], quats [N,4], scales [N,3] float32; aleatoric, epistemic [N] float32 variances, 0 where nothing moves.
+    means [N,3], quats [N,4], scales [N,3] float32; uncertainty [N,2] float32: aleatoric, epistemic variance, 0 where nothing
+    moves.
     """
 
     means: np.ndarray
     quats: np.ndarray
     scales: np.ndarray
-    aleatoric: np.ndarray
-    epistemic: np.ndarray
+    uncertainty: np.ndarray
+
+    @property
+    def aleatoric(self) -> np.ndarray:
+        """[N] of `uncertainty`."""
+        return self.uncertainty[:, 0]
+
+    @property
+    def epistemic(self) -> np.ndarray:
+        """[N] of `uncertainty`."""
+        return self.uncertainty[:, 1]
 
 
 class CacheReader:
-    """An open cache folder.
+    """An open cache folder. `at` is for one thread at a time.
 
     Attributes:
         header: CacheHeader; static: the N Gaussians at rest; branch: [N] uint8 (0 face, 1 mouth); moving: [M] rows.
@@ -63,27 +76,19 @@ class CacheReader:
             raise UserError(f"{path}: damaged.", "Clear the cache and bake again.")
         self.branch = np.array(arrays["branch"])
         self.static = Gaussians(*(np.array(arrays[name], np.float32) for name in ("means", "quats", "scales", "opacities", "sh")))
-        self._maps: dict[str, np.memmap | None] = {"motion.bin": None, "uncertainty.bin": None}
+        self._maps: dict[str, np.memmap | None] = dict.fromkeys(_FILES)
         self._checked: set[tuple[int, int]] = set()
-        self._seen: tuple[int, ...] | None = None
-        self._entries: dict[int, np.void] = {}
+        # Where each number of the M moving Gaussians lies in a flat [N,C] array: one scatter instead of a transpose and one.
+        self._places = {width: np.arange(width)[:, None] + width * self.moving for width in (2, 3, 4)}
+        # Kept, since fresh memory costs more than what is done with it.
+        self._slots = {name: np.empty((size, m), np.uint16) for name, size in _FILES.items()}
+        self._values = np.empty((2, CHANNELS, m), np.float32)
+        self._index = Index(self._store)
         self.refresh()
 
     def refresh(self) -> bool:
         """Look for frames that were added or replaced since; True where there are some. Costs microseconds if not."""
-        seen = self._stamp()
-        if seen == self._seen:
-            return False
-        self._seen = seen
-        self._entries = latest(read_index(self._store))
-        return True
-
-    def _stamp(self) -> tuple[int, ...]:
-        try:
-            status = os.stat(self._store / "index.bin")
-            return status.st_size, status.st_mtime_ns, status.st_ino
-        except OSError:
-            return (-1,)
+        return self._index.refresh()
 
     @property
     def replaced(self) -> bool:
@@ -95,16 +100,16 @@ class CacheReader:
 
     def keys(self) -> dict[int, bytes]:
         """Frame -> its key."""
-        return {frame: entry["key"].tobytes() for frame, entry in self._entries.items()}
+        return dict(self._index.keys)
 
     def frames(self) -> np.ndarray:
         """Baked frames [F] int64, rising."""
-        return np.array(sorted(self._entries), np.int64)
+        return np.sort(np.fromiter(self._index.entries, np.int64))
 
     def at(self, frame: float) -> CachedFrame:
         """The Gaussians at a frame; between two frames, means and scales linear, quats along the shorter way.
 
-        Where the later one of the two is not baked, the earlier one.
+        Where the later one of the two is not baked, the earlier one. The arrays are new each time.
 
         Raises:
             FrameMissing: not baked.
@@ -112,55 +117,58 @@ class CacheReader:
         self.refresh()
         first = int(np.floor(frame + 1e-6))
         part = float(frame) - first
-        motion, uncertainty = self._read(first)
-        if part > 1e-6 and first + 1 in self._entries:
+        values = self._read(first, self._values[0])
+        if part > 1e-6 and first + 1 in self._index.entries:
             try:
-                after, uncertainty_after = self._read(first + 1)
+                after = self._read(first + 1, self._values[1])
             except FrameMissing:
-                after, uncertainty_after = motion, uncertainty
-            flip = np.sum(motion[3:7] * after[3:7], axis=0) < 0
+                after = self._values[1]
+                after[:] = values
+            flip = np.einsum("cm,cm->m", values[3:7], after[3:7]) < 0
             after[3:7, flip] *= -1
-            motion = motion + part * (after - motion)
-            uncertainty = uncertainty + part * (uncertainty_after - uncertainty)
-        quats = motion[3:7]
-        quats = quats / np.sqrt(np.maximum(np.sum(quats * quats, axis=0), 1e-12))
-        static, rows = self.static, self.moving
-        result = CachedFrame(
-            static.means.copy(),
-            static.quats.copy(),
-            static.scales.copy(),
-            np.zeros(len(static), np.float32),
-            np.zeros(len(static), np.float32),
+            after -= values
+            after *= part
+            values += after
+        means, quats, scales, uncertainty = np.split(values, (3, 7, 10))
+        quats /= np.sqrt(np.maximum(np.einsum("cm,cm->m", quats, quats), 1e-12))
+        np.maximum(scales, 1e-9, out=scales)
+        np.exp(uncertainty, out=uncertainty)
+        return CachedFrame(
+            self._moved(self.static.means, means),
+            self._moved(self.static.quats, quats),
+            self._moved(self.static.scales, scales),
+            self._moved(np.zeros((len(self.static), 2), np.float32), uncertainty),
         )
-        result.means[rows] = motion[:3].T
-        result.quats[rows] = quats.T
-        result.scales[rows] = np.maximum(motion[7:10], 1e-9).T
-        result.aleatoric[rows], result.epistemic[rows] = np.exp(uncertainty)
-        return result
 
-    def _read(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        entry = self._entries.get(frame)
+    def _moved(self, still: np.ndarray, moving: np.ndarray) -> np.ndarray:
+        """A copy of [N,C] with the moving Gaussians' numbers [C,M] in their places."""
+        whole = still.copy()
+        whole.reshape(-1)[self._places[still.shape[1]]] = moving
+        return whole
+
+    def _read(self, frame: int, out: np.ndarray) -> np.ndarray:
+        """A frame's numbers [12,M] (the last two are logarithms) into `out`."""
+        entry = self._index.entries.get(frame)
         if entry is None:
             raise FrameMissing(frame)
-        slot = int(entry["slot"])
-        motion = self._slot("motion.bin", MOTION_CHANNELS, slot, frame)
-        uncertainty = self._slot("uncertainty.bin", UNCERTAINTY_CHANNELS, slot, frame)
-        mark = (slot, int(entry["motion_crc"]))
+        slot, crc, uncertainty_crc = int(entry["slot"]), int(entry["motion_crc"]), int(entry["uncertainty_crc"])
+        motion, uncertainty = (self._slot(name, slot, frame) for name in _FILES)
         # A slot is checked once; again whenever the index moved on while it was being copied.
-        if mark not in self._checked or self._stamp() != self._seen:
-            if zlib.crc32(motion) != entry["motion_crc"] or zlib.crc32(uncertainty) != entry["uncertainty_crc"]:
+        if (slot, crc) not in self._checked or not self._index.is_current:
+            if zlib.crc32(motion) != crc or zlib.crc32(uncertainty) != uncertainty_crc:
                 raise FrameMissing(frame)
-            self._checked.add(mark)
+            self._checked.add((slot, crc))
         low, high = entry["low"], entry["high"]
-        return (
-            restore(motion, low[:MOTION_CHANNELS], high[:MOTION_CHANNELS]),
-            restore(uncertainty, low[MOTION_CHANNELS:], high[MOTION_CHANNELS:]),
-        )
+        for whole, rows in ((motion, slice(MOTION_CHANNELS)), (uncertainty, slice(MOTION_CHANNELS, CHANNELS))):
+            restore(whole, low[rows], high[rows], out[rows])
+        return out
 
-    def _slot(self, name: str, channels: int, slot: int, frame: int) -> np.ndarray:
-        size = channels * self.header.moving
+    def _slot(self, name: str, slot: int, frame: int) -> np.ndarray:
+        """A copy of a slot's bytes: a writer may be at work in the file."""
+        copy = self._slots[name]
+        size = copy.size
         if not size:
-            return np.zeros((channels, 0), np.uint16)
+            return copy
         data = self._maps[name]
         if data is None or len(data) < (slot + 1) * size:
             try:
@@ -170,8 +178,9 @@ class CacheReader:
                 data = self._maps[name] = np.memmap(self._store / name, "<u2", "r", shape=(length,))
             except OSError as error:
                 raise FrameMissing(frame) from error
-        return np.array(data[slot * size : (slot + 1) * size]).reshape(channels, -1)
+        copy.reshape(-1)[:] = data[slot * size : (slot + 1) * size]
+        return copy
 
     def close(self) -> None:
         """Let go of the files."""
-        self._maps = {"motion.bin": None, "uncertainty.bin": None}
+        self._maps = dict.fromkeys(_FILES)

@@ -7,6 +7,8 @@ import shutil
 import socket
 import time
 import zlib
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -17,9 +19,8 @@ from ..avatar.gaussians import Gaussians
 from ..avatar.tensors import save_tensors
 from ..errors import UserError
 from ..files import atomic_write, write_error
-from .layout import (
-    ENTRY, CacheHeader, latest, quantise, read_header, read_index, seal, write_header,
-)  # fmt: skip
+from .index import Index
+from .layout import ENTRY, MOTION_CHANNELS, CacheHeader, quantise, read_header, seal, write_header
 
 LOCK_AGE = 120.0
 _TINY = 1e-30
@@ -29,11 +30,12 @@ class CacheWriter:
     """Adds frames to a cache folder; use as a context manager.
 
     A bake of the same avatar is continued. Another avatar's bake in the folder stays as it is until `finish`, which puts the
-    new one in its place. One writer at a time.
+    new one in its place. One writer at a time. After `close` it may be opened again: what it knows of the index is kept, so
+    that the next bake begins at once, while files and lock are let go.
 
     Args:
         folder: the cache folder, made if missing.
-        header: its `store` is chosen here.
+        header: its `store`, `count` and `moving` are set here.
         static: all N Gaussians at rest, in Blender's frame.
         branch: [N] uint8, 0 face, 1 mouth.
         moving: [M] rows of `static` that each frame gives.
@@ -44,57 +46,89 @@ class CacheWriter:
 
     def __init__(self, folder: Path, header: CacheHeader, static: Gaussians, branch: np.ndarray, moving: np.ndarray) -> None:
         self.folder = Path(folder)
-        self.header = header
-        header.store = f"store-{header.avatar_hash[:16]}"
-        header.count, header.moving = len(static), len(moving)
+        self._store = self.folder / f"store-{header.avatar_hash[:16]}"
+        self._static = {name: getattr(static, name) for name in ("means", "quats", "scales", "opacities", "sh")}
+        self._static |= {"branch": np.asarray(branch, np.uint8), "moving": np.asarray(moving, np.int32)}
         self._moving = len(moving)
+        self._index = Index(self._store)
+        self._by_key: dict[bytes, np.void] = {}
+        self._left: tuple[int, ...] | None = None  # the index's stamp when this writer closed it
+        self.begin(header)
+
+    def begin(self, header: CacheHeader) -> None:
+        """Begin, or begin again after `close`: for a bake of the same avatar into the same folder. Raises as the class does."""
+        self.header = replace(header, store=self._store.name, count=len(self._static["means"]), moving=self._moving)
         self._files: list[BinaryIO] = []
-        store = self.folder / header.store
         try:
-            store.mkdir(parents=True, exist_ok=True)
+            self._store.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise write_error(store, error) from error
+            raise write_error(self._store, error) from error
         self._lock()
         try:
-            self._open(store, static, branch, moving)
+            if not (self._store / "static.safetensors").exists():
+                save_tensors(self._store / "static.safetensors", self._static, {})
+            if self._index.stamp() != self._left or self._is_bloated():
+                self._take_stock()
+            self._free_replaced()
+            for name in ("motion.bin", "uncertainty.bin"):
+                (self._store / name).touch()
+                self._files.append(open(self._store / name, "r+b", buffering=0))
+            self._files.append(open(self._store / "index.bin", "ab", buffering=0))
+            current = self._current()
+            if current is None or current.store == self.header.store and current != self.header:
+                write_header(self.folder, self.header)
+        except OSError as error:
+            self.close()
+            raise write_error(self._store, error) from error
         except BaseException:
             self.close()
             raise
 
-    def _open(self, store: Path, static: Gaussians, branch: np.ndarray, moving: np.ndarray) -> None:
-        if not (store / "static.safetensors").exists():
-            arrays = {name: getattr(static, name) for name in ("means", "quats", "scales", "opacities", "sh")}
-            arrays |= {"branch": np.asarray(branch, np.uint8), "moving": np.asarray(moving, np.int32)}
-            save_tensors(store / "static.safetensors", arrays, {})
-        entries = read_index(store)
-        self._live = latest(entries)
-        if len(entries) > 4 * len(self._live) + 64:
-            with atomic_write(store / "index.bin") as handle:
-                handle.write(b"".join(entry.tobytes() for entry in self._live.values()))
-        self._by_key = {entry["key"].tobytes(): entry for entry in self._live.values()}
-        used = {int(entry["slot"]) for entry in self._live.values()}
+    def _current(self) -> CacheHeader | None:
+        try:
+            return read_header(self.folder)
+        except UserError:
+            return None
+
+    def _is_bloated(self) -> bool:
+        return self._index.count > 4 * len(self._index.entries) + 64
+
+    def _take_stock(self) -> None:
+        """All of the index, written smaller where most of it is about frames that were replaced."""
+        self._index = Index(self._store)
+        self._index.refresh()
+        live = self._index.entries
+        if self._is_bloated():
+            with atomic_write(self._store / "index.bin") as handle:
+                handle.write(b"".join(entry.tobytes() for entry in live.values()))
+            self._index.refresh()
+            live = self._index.entries
+        self._by_key = {key: live[frame] for frame, key in self._index.keys.items()}
+        self._uses = Counter(int(entry["slot"]) for entry in live.values())
+        self._next = max(self._uses, default=-1) + 1
+        self._free = [slot for slot in range(self._next - 1, -1, -1) if slot not in self._uses]
+        self._replaced: list[np.void] = []
+
+    def _free_replaced(self) -> None:
         # Slots of frames that were replaced in earlier bakes are free; those replaced in this one are kept to its end,
         # since a reader may still show them and a frame that only moved may still want them.
-        self._free = sorted(set(range(max(used, default=-1) + 1)) - used, reverse=True)
-        self._next = max(used, default=-1) + 1
-        try:
-            for name in ("motion.bin", "uncertainty.bin"):
-                (store / name).touch()
-                self._files.append(open(store / name, "r+b", buffering=0))
-            self._files.append(open(store / "index.bin", "ab", buffering=0))
-        except OSError as error:
-            raise write_error(store, error) from error
-        try:
-            current = read_header(self.folder)
-        except UserError:
-            current = None
-        if current is None or current.store == self.header.store:
-            write_header(self.folder, self.header)
+        for entry in self._replaced:
+            slot, key = int(entry["slot"]), entry["key"].tobytes()
+            if slot in self._uses and not self._uses[slot]:
+                del self._uses[slot]
+                self._free.append(slot)
+                known = self._by_key.get(key)
+                if known is not None and int(known["slot"]) == slot:
+                    del self._by_key[key]
+        self._replaced = []
 
     def has(self, frame: int, key: bytes) -> bool:
         """True where `frame` is there already with this key."""
-        entry = self._live.get(frame)
-        return entry is not None and entry["key"].tobytes() == key
+        return self._index.keys.get(frame) == key
+
+    def knows(self, key: bytes) -> bool:
+        """True where `reuse` would find a frame with this key."""
+        return key in self._by_key
 
     def reuse(self, frame: int, key: bytes) -> bool:
         """Give `frame` the data of another frame with the same key, if there is one."""
@@ -121,7 +155,8 @@ class CacheWriter:
         Raises:
             UserError: numbers are not finite, or the disk refuses; the frame that was there before stays.
         """
-        channels = np.concatenate([means.T, quats.T, scales.T])
+        channels = np.empty((MOTION_CHANNELS, self._moving), np.float32)
+        channels[:3], channels[3:7], channels[7:] = means.T, quats.T, scales.T
         logs = np.log(np.maximum(np.stack([aleatoric, epistemic]).astype(np.float64), _TINY))
         if not (np.isfinite(channels).all() and np.isfinite(logs).all()):
             raise UserError(f"Frame {frame}: the networks gave numbers that are not finite.", "Check the avatar and the sound.")
@@ -133,11 +168,11 @@ class CacheWriter:
         reusing = bool(self._free)
         slot = self._free.pop() if reusing else self._next
         entry["frame"], entry["slot"], entry["key"] = frame, slot, np.frombuffer(key, np.uint8)
-        entry["motion_crc"], entry["uncertainty_crc"] = zlib.crc32(motion.tobytes()), zlib.crc32(uncertainty.tobytes())
+        entry["motion_crc"], entry["uncertainty_crc"] = zlib.crc32(motion), zlib.crc32(uncertainty)
         try:
             for file, data in zip(self._files, (motion, uncertainty)):
                 file.seek(slot * data.nbytes)
-                _write_all(file, data.tobytes())
+                _write_all(file, data)
         except OSError as error:
             if reusing:
                 self._free.append(slot)
@@ -148,29 +183,38 @@ class CacheWriter:
 
     def _append(self, entry: np.ndarray) -> None:
         data = seal(entry)
-        entry = np.frombuffer(data, ENTRY)[0].copy()
         try:
             _write_all(self._files[2], data)
             os.utime(self._lock_path)
         except OSError as error:
             raise write_error(self.folder, error) from error
-        self._live[int(entry["frame"])] = entry
-        self._by_key[entry["key"].tobytes()] = entry
+        (whole,) = added = np.frombuffer(data, ENTRY)
+        before = self._index.entries.get(int(whole["frame"]))
+        self._uses[int(whole["slot"])] += 1
+        if before is not None:
+            self._uses[int(before["slot"])] -= 1
+            self._replaced.append(before)
+        self._index.add(added)
+        self._by_key[whole["key"].tobytes()] = whole
 
     def finish(self) -> None:
         """Put this bake in the place of whatever the folder held, once all that was asked for is there."""
+        others = [other for other in self.folder.glob("store-*") if other.name != self.header.store]
+        current = self._current()
+        if not others and current is not None and current.store == self.header.store:
+            return  # nothing is lost by leaving the rest to the system: a frame that a power cut spoils is missing, never wrong
         try:
             for file in self._files:
                 os.fsync(file.fileno())
         except OSError as error:
             raise write_error(self.folder, error) from error
         write_header(self.folder, self.header)
-        for other in self.folder.glob("store-*"):
-            if other.name != self.header.store:
-                shutil.rmtree(other, ignore_errors=True)
+        for other in others:
+            shutil.rmtree(other, ignore_errors=True)
 
     def close(self) -> None:
-        """Close the files; what was put stays."""
+        """Let go of files and lock; what was put stays."""
+        self._left = self._index.stamp() if len(self._files) == 3 else None
         for file in self._files:
             file.close()
         self._files = []
@@ -236,9 +280,8 @@ def process_lives(pid: int) -> bool:
     return True
 
 
-def _write_all(file: BinaryIO, data: bytes) -> None:
+def _write_all(file: BinaryIO, data: bytes | np.ndarray) -> None:
     view = memoryview(data)
+    view = view.cast("B") if view.nbytes else memoryview(b"")
     while view:
         view = view[file.write(view) :]
-
-

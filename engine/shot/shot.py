@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..errors import UserError
 FORMAT_VERSION = 1
 METADATA = "ua3dtalk_shot"
 # Raised whenever the engine would give other numbers for the same shot, so that older frames count as out of date.
-RESULT_REVISION = 1
+RESULT_REVISION = 2
 
 
 @dataclass
@@ -47,6 +47,10 @@ class Shot:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def part(self, rows: np.ndarray) -> Shot:
+        """The shot of some of its rows [R], in that order."""
+        return replace(self, **{name: getattr(self, name)[rows] for name, _, _ in _ARRAYS})
 
     def emotion_parts(self) -> tuple[np.ndarray, np.ndarray]:
         """x = intensity * (mix * keyed + (1 - mix) * automatic) in two parts: its keyed part [F,8], and automatic's factor [F]."""

@@ -1,13 +1,14 @@
 """What all providers start from: spectrum, level, pitch and presence of speech, 100 times a second.
 
 Everything is a function of the sound's samples alone. Work is done in pieces of 30 s, so that an hour of sound needs
-little more than its features: about 350 bytes a frame.
+little more than its samples and features: 300 bytes a frame.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -54,16 +55,33 @@ class Analysis:
     voicing: np.ndarray
     energy_db: np.ndarray
 
+    def part(self, start: int, stop: int) -> Analysis:
+        """Frames start..stop, views of the same memory."""
+        return Analysis(*(getattr(self, item.name)[start:stop] for item in fields(self)))
 
-@lru_cache(maxsize=2)
+
+_known: WeakKeyDictionary[Sound, Analysis] = WeakKeyDictionary()
+
+
 def analyse(sound: Sound) -> Analysis:
-    """Analyse a sound; the providers of one avatar share the result."""
+    """Analyse a sound; the providers of one avatar share the result, which lives as long as the sound."""
+    if sound not in _known:
+        _known[sound] = _analyse(sound)
+    return _known[sound]
+
+
+def pieces(frames: int) -> Iterator[tuple[int, int]]:
+    """Start and stop of each piece of the work."""
+    for start in range(0, frames, PIECE):
+        yield start, min(start + PIECE, frames)
+
+
+def _analyse(sound: Sound) -> Analysis:
     frames = len(sound.samples) // HOP + 1
     mel, coarse = np.empty((frames, MELS), np.float32), np.empty((frames, COARSE_MELS), np.float32)
     power, pitch, voicing = (np.empty(frames, np.float32) for _ in range(3))
     banks = [_mel(MELS), _mel(COARSE_MELS)]
-    for start in range(0, frames, PIECE):
-        stop = min(start + PIECE, frames)
+    for start, stop in pieces(frames):
         piece = _cut(sound.samples, start * HOP - FFT // 2, stop * HOP + FFT // 2)
         with torch.inference_mode():
             for bank, out in zip(banks, (mel, coarse)):
@@ -81,9 +99,11 @@ def analyse(sound: Sound) -> Analysis:
     level = presence * level - 2 * (1 - presence)
     voicing = voicing * (energy > threshold)
     speech = energy > threshold
+    for features in (mel, coarse):
+        _normalise(features, speech, presence, loud)
     return Analysis(
-        _normalise(mel, speech, presence, loud),
-        _normalise(coarse, speech, presence, loud),
+        mel,
+        coarse,
         level,
         presence,
         _carry(pitch, voicing),
@@ -132,15 +152,20 @@ def _carry(pitch: np.ndarray, voicing: np.ndarray) -> np.ndarray:
     return np.interp(np.arange(len(pitch)), voiced, smooth).astype(np.float32)
 
 
-def _normalise(mel: np.ndarray, speech: np.ndarray, presence: np.ndarray, loud: float) -> np.ndarray:
-    """Log-mel to mean 0, deviation 1 over speech; short sounds lean on a prior of falling spectrum at their level."""
-    bands = mel.shape[1]
+def _normalise(mel: np.ndarray, speech: np.ndarray, presence: np.ndarray, loud: float) -> None:
+    """Log-mel to mean 0, deviation 1 over speech, in place; short sounds lean on a prior of falling spectrum at their level."""
+    frames, bands = mel.shape
     prior_mean = loud * np.log(10) / 10 + np.linspace(1.0, -4.0, bands)
     prior_deviation = 2.0
     weight = float(speech.sum())
     total = weight + PRIOR_FRAMES
-    part = mel[speech].astype(np.float64) if weight else np.zeros((1, bands))
-    mean = (weight * part.mean(0) + PRIOR_FRAMES * prior_mean) / total
-    variance = (weight * part.var(0) + PRIOR_FRAMES * prior_deviation**2) / total
-    normalised = ((mel - mean) / np.sqrt(variance)).clip(-4, 4)
-    return (normalised * presence[:, None] + SILENCE_MEL * (1 - presence[:, None])).astype(np.float32)
+
+    def over_speech(value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return sum((value(mel[a:b][speech[a:b]].astype(np.float64)).sum(0) for a, b in pieces(frames)), np.zeros(bands))
+
+    own_mean = over_speech(lambda part: part) / max(weight, 1.0)
+    mean = (weight * own_mean + PRIOR_FRAMES * prior_mean) / total
+    variance = (over_speech(lambda part: (part - own_mean) ** 2) + PRIOR_FRAMES * prior_deviation**2) / total
+    for a, b in pieces(frames):
+        normalised = ((mel[a:b] - mean) / np.sqrt(variance)).clip(-4, 4)
+        mel[a:b] = normalised * presence[a:b, None] + SILENCE_MEL * (1 - presence[a:b, None])

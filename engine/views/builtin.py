@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.fft import dct
 from scipy.ndimage import uniform_filter1d
 
 from ..audio import Sound
-from .analysis import COARSE_MELS, RATE, Analysis, analyse
+from .analysis import COARSE_MELS, RATE, Analysis, analyse, pieces
 from .track import Track
 
 NEIGHBOURS, STEPS = 8, 16
@@ -23,13 +25,13 @@ class MelWindow:
     window's centre. Loudness is among them: real mouths follow it as closely as they follow the phones.
     """
 
-    view, name, version = "audio", "mel", 1
+    view, name, version, weights = "audio", "mel", 1, ""
     shape, rate = (NEIGHBOURS, COARSE_MELS + 3, STEPS), RATE
 
     def track(self, sound: Sound) -> Track:
         """The windows over the whole sound."""
         a = analyse(sound)
-        features = np.column_stack([a.coarse_mel, a.level, a.presence, a.voicing]).astype(np.float32)
+        features = np.column_stack([a.coarse_mel, a.level, a.presence, a.voicing]).astype(np.float32, copy=False)
         silence = np.array([-2.5] * COARSE_MELS + [-2.0, 0.0, 0.0], np.float32)
         offsets = (np.arange(NEIGHBOURS) - 4)[:, None] * FRAME + (np.arange(STEPS) - (STEPS - 1) / 2) * STEP
         return Track(features, RATE, sound.duration, silence, self.shape, offsets, feature_axis=1)
@@ -39,20 +41,22 @@ class Cepstrum:
     """`exp` without weights: [1,64] = 20 cepstral coefficients, their change over 40 ms and over 120 ms, level, presence,
     voicing and change of level."""
 
-    view, name, version = "exp", "mfcc", 1
+    view, name, version, weights = "exp", "mfcc", 1, ""
     shape, rate = (1, 64), RATE
 
     def track(self, sound: Sound) -> Track:
         """The cepstrum over the whole sound."""
-        a = analyse(sound)
-        cepstrum = dct(a.mel, axis=1, norm="ortho")[:, :20] / 3
-        features = np.column_stack(
-            [cepstrum, _change(cepstrum, 2), _change(cepstrum, 6), a.level, a.presence, a.voicing, _change(a.level, 2)]
-        )
+
+        def features(a: Analysis) -> np.ndarray:
+            cepstrum = dct(a.mel, axis=1, norm="ortho")[:, :20] / 3
+            return np.column_stack(
+                [cepstrum, _change(cepstrum, 2), _change(cepstrum, 6), a.level, a.presence, a.voicing, _change(a.level, 2)]
+            )
+
         silence = np.zeros(64, np.float32)
         silence[0] = dct(np.full(40, -2.5), norm="ortho")[0] / 3
         silence[60] = -2.0
-        return Track(features.astype(np.float32), RATE, sound.duration, silence, self.shape)
+        return Track(in_pieces(analyse(sound), features, 64, 6), RATE, sound.duration, silence, self.shape)
 
 
 class Prosody:
@@ -64,15 +68,39 @@ class Prosody:
     Pitch and spectrum are normalised by the file, which stands for its speaker.
     """
 
-    view, name, version = "style", "prosody", 1
+    view, name, version, weights = "style", "prosody", 1, ""
     shape, rate = (1, 64), 25.0
     stride = 4
 
     def track(self, sound: Sound) -> Track:
         """The prosody over the whole sound, 25 rows a second."""
         a = analyse(sound)
-        features = np.column_stack([_functionals(a, 100), _functionals(a, 200)])[:: self.stride]
-        return Track(features.astype(np.float32), self.rate, sound.duration, np.zeros(64, np.float32), self.shape)
+        middle = file_pitch(a)
+
+        def features(part: Analysis) -> np.ndarray:
+            return np.column_stack([_functionals(part, 100, middle), _functionals(part, 200, middle)])
+
+        rows = in_pieces(a, features, 64, 104, self.stride)
+        return Track(rows, self.rate, sound.duration, np.zeros(64, np.float32), self.shape)
+
+
+def in_pieces(
+    analysis: Analysis, features: Callable[[Analysis], np.ndarray], width: int, reach: int, stride: int = 1
+) -> np.ndarray:
+    """Every `stride`th row of `features` [F,width] float32, computed piece by piece.
+
+    Args:
+        features: rows of a part of the analysis, as many as it has frames.
+        reach: frames on both sides that a row depends on.
+    """
+    frames = len(analysis.level)
+    out = np.empty((-(-frames // stride), width), np.float32)
+    for start, stop in pieces(frames):
+        low = max(0, start - reach)
+        first = -(-start // stride)  # row of the result
+        rows = features(analysis.part(low, min(frames, stop + reach)))[first * stride - low : stop - low : stride]
+        out[first : first + len(rows)] = rows
+    return out
 
 
 def _change(values: np.ndarray, reach: int) -> np.ndarray:
@@ -87,8 +115,8 @@ def file_pitch(a: Analysis) -> float:
     return float(np.median(a.pitch[voiced])) if voiced.any() else float(np.log(140.0))
 
 
-def _functionals(a: Analysis, size: int) -> np.ndarray:
-    """[F,32] statistics over `size` frames round each frame, 0 in silence."""
+def _functionals(a: Analysis, size: int, middle: float) -> np.ndarray:
+    """[F,32] statistics over `size` frames round each frame, 0 in silence; pitch against `middle` (log Hz)."""
     speech = a.presence * (a.level > -1.75)
     share = _mean(speech, size)
 
@@ -100,7 +128,7 @@ def _functionals(a: Analysis, size: int) -> np.ndarray:
         return mean, np.sqrt(np.maximum(_mean(values**2 * weights, size) / total - mean**2, 0))
 
     voiced = speech * (a.voicing > 0.6)
-    pitch = (a.pitch - file_pitch(a)).clip(-1, 1)
+    pitch = (a.pitch - middle).clip(-1, 1)
     bands = a.mel.reshape(-1, 8, 5).mean(2)
     tilt = bands[:, :4].mean(1) - bands[:, 4:].mean(1)
     weight = np.exp(bands)

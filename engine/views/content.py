@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from torch import nn
 from ..audio import Sound
 from ..errors import UserError
 from .analysis import MELS, RATE, SILENCE_MEL, Analysis, analyse
+from .builtin import in_pieces
 from .track import Track
 
 VISEMES = (
@@ -17,7 +20,6 @@ VISEMES = (
 )  # fmt: skip
 SIL, MBP = VISEMES.index("sil"), VISEMES.index("mbp")
 INPUTS = MELS + 3
-PIECE = 6000  # frames at a time; more than the net reaches is added on both sides
 VELOCITY_FRAMES, VELOCITY_SCALE = 3, 2.0
 PREFIX = "provider.exp."
 
@@ -112,28 +114,21 @@ class Content:
                 "Get the avatar again from its source.",
             ) from error
         self.net.eval()
+        self.weights = hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
 
     def track(self, sound: Sound) -> Track:
         """f_exp over the whole sound, 100 rows a second."""
         analysis = analyse(sound)
-        logits = run(self.net, content_inputs(analysis))
-        return Track(
-            expression_features(logits, analysis), RATE, sound.duration, silence_features(), self.shape
-        )
+        rows = in_pieces(analysis, self._features, 64, self.net.reach + VELOCITY_FRAMES)
+        return Track(rows, RATE, sound.duration, silence_features(), self.shape)
 
-
-def run(net: ContentNet, inputs: np.ndarray) -> np.ndarray:
-    """Net output [F,41] for inputs [43,F], in pieces; before and after the sound there is silence."""
-    frames, reach = inputs.shape[1], net.reach
-    edge = np.concatenate([np.full(MELS, SILENCE_MEL), [-2.0, 0.0, 0.0]]).astype(np.float32)[:, None].repeat(reach, 1)
-    padded = np.concatenate([edge, inputs, edge], axis=1)
-    out = []
-    with torch.inference_mode():
-        for start in range(0, frames, PIECE):
-            stop = min(start + PIECE, frames)
-            piece = torch.from_numpy(np.ascontiguousarray(padded[:, start : stop + 2 * reach]))
-            out.append(net(piece[None])[0, :, reach : reach + stop - start].T.numpy())
-    return np.concatenate(out)
+    def _features(self, part: Analysis) -> np.ndarray:
+        """f_exp [F,64] of a part; beyond it there is silence."""
+        silence = np.concatenate([np.full(MELS, SILENCE_MEL), [-2.0, 0.0, 0.0]]).astype(np.float32)[:, None].repeat(self.net.reach, 1)
+        inputs = np.concatenate([silence, content_inputs(part), silence], axis=1)
+        with torch.inference_mode():
+            logits = self.net(torch.from_numpy(inputs)[None])[0, :, self.net.reach : -self.net.reach].T.numpy()
+        return expression_features(logits, part)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

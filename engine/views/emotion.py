@@ -26,7 +26,7 @@ class Arousal:
     """`emotion`: weights [8] (neutral, happy, sad, angry, fear, disgusted, surprised, contempt), sum 1, from the level
     and pitch of speech against the file's own average."""
 
-    view, name, version = "emotion", "arousal", 1
+    view, name, version, weights = "emotion", "arousal", 1, ""
     shape, rate = (8,), 25.0
 
     def track(self, sound: Sound) -> EmotionTrack:
@@ -36,8 +36,9 @@ class Arousal:
         voiced = speech * (a.voicing > 0.6)
         level = _smooth(a.level, speech, float(np.average(a.level, weights=speech)) if speech.any() else 0.0)
         pitch = _smooth(a.pitch, voiced, file_pitch(a))
-        arousal = np.tanh(2.0 * level + 3.0 * pitch)
         presence = gaussian_filter1d(speech, SECONDS * 50, mode="constant")
+        level, pitch, presence = level[::STRIDE], pitch[::STRIDE], presence[::STRIDE]
+        arousal = np.tanh(2.0 * level + 3.0 * pitch)
         trust = presence.clip(0, 1) * min(1.0, speech.sum() / 100 / NEED)
         strength = STRONGEST * np.abs(arousal) * trust
         lively = (arousal > 0) * strength
@@ -51,12 +52,12 @@ class Arousal:
         weights[:, 0] = 1 - weights[:, 1:].sum(1)
         silence = np.eye(8, dtype=np.float32)[0]
         return EmotionTrack(
-            weights[::STRIDE].astype(np.float32),
+            weights.astype(np.float32),
             self.rate,
             sound.duration,
             silence,
             self.shape,
-            confidences=(MOST_CONFIDENT * np.abs(arousal) * trust)[::STRIDE].astype(np.float32),
+            confidences=(MOST_CONFIDENT * np.abs(arousal) * trust).astype(np.float32),
         )
 
 

@@ -76,6 +76,7 @@ class Provider(Protocol):
     Attributes:
         view: `audio`, `exp`, `style` or `emotion`.
         name, version: what an avatar was trained with; features may change only with the version.
+        weights: hash of what it learned; "" where it learned nothing.
         shape: of one frame.
         rate: frames a second that the track holds.
     """
@@ -83,6 +84,7 @@ class Provider(Protocol):
     view: str
     name: str
     version: int
+    weights: str
     shape: tuple[int, ...]
     rate: float
 

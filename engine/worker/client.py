@@ -29,6 +29,7 @@ class Job:
     Attributes:
         state: `running`, `done`, `failed` or `cancelled`.
         done, total, text: progress.
+        frames: scene frames that have become readable, in that order; whoever shows them may take them out.
         result: what came back, when done.
         error: what went wrong, when failed.
     """
@@ -39,6 +40,7 @@ class Job:
     done: int = 0
     total: int = 0
     text: str = ""
+    frames: list[int] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     error: UserError | None = None
 
@@ -273,6 +275,7 @@ class WorkerClient:
             return
         if kind == "progress":
             job.done, job.total, job.text = (message.get(name, getattr(job, name)) for name in ("done", "total", "text"))
+            job.frames += message.get("frames", ())
             return
         if kind == "result":
             job.state, job.result = "done", message.get("result") or {}

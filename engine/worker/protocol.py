@@ -8,8 +8,9 @@ connects and gets the token through its standard input. Both sides then prove th
 3. worker: proof {proof = HMAC-SHA256(token, "worker" + Blender's nonce + own nonce), info {protocol, engine, ...}}
 
 After it: request {id, method, params, generation: [name, number] or null}, cancel {id}, ping; and from the worker
-progress {id, done, total, text}, result {id, result}, error {id, message, remedy, cancelled}, alive.
-A request of a newer generation cancels the older ones of that name.
+progress {id, done, total, text, frames}, result {id, result}, error {id, message, remedy, cancelled}, alive.
+`frames` are those that have become readable since the last progress. A request of a newer generation cancels the older
+ones of that name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The worker process: one connection, one job at a time, cancel between frames; it ends with its parent."""
+"""The worker process: one connection, one job at a time, cancel also within a frame; it ends with its parent."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import socket
 import sys
 import threading
 import traceback
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from .. import __version__
 from ..errors import Cancelled, UserError
 from .protocol import ALIVE_EVERY, PROTOCOL_VERSION, Decoder, Message, ProtocolError, encode, proof, proves
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str, Sequence[int]], None]
+"""(done, total, text, frames that have become readable since the last call); frames may be left out."""
 Method = Callable[[dict[str, Any], Progress, Callable[[], bool]], dict[str, Any]]
 """(params, progress, stopped) -> result."""
 
@@ -102,8 +103,8 @@ class Server:
     def _serve(self, request: Message) -> None:
         number = request["id"]
 
-        def progress(done: int, total: int, text: str) -> None:
-            self._send({"type": "progress", "id": number, "done": done, "total": total, "text": text})
+        def progress(done: int, total: int, text: str, frames: Sequence[int] = ()) -> None:
+            self._send({"type": "progress", "id": number, "done": done, "total": total, "text": text, "frames": list(frames)})
 
         answer: Message = {"type": "error", "id": number, "message": "", "remedy": "", "cancelled": False}
         try:
