@@ -21,15 +21,14 @@ def states(v: int, t: int, rows: int, width: int, low: float, high: float, size:
     return means, rng.uniform(low, high, (v, t, rows, width)).astype(np.float32)
 
 
-def run_kernel(means: np.ndarray, logvars: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def run_kernel(means: np.ndarray, logvars: np.ndarray, bound: float = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     v, t, rows, width = means.shape
     padded = -(-rows // LANES) * LANES
     both = np.zeros((v, t, 2 * width, padded), np.float32)
     both[:, :, :width, :rows] = means.transpose(0, 1, 3, 2)
-    variance = np.ones((v, width, padded), np.float32)
-    variance[:, :, :rows] = np.exp(logvars.astype(np.float64)).mean(1).transpose(0, 2, 1)
+    both[:, :, width:, :rows] = logvars.transpose(0, 1, 3, 2)
     out = np.empty((width, padded), np.float32), *np.empty((2, padded), np.float32), np.empty(padded, np.uint8)
-    fuse_rows(both, variance, *out)
+    fuse_rows(both, np.float32(bound), *out)
     return out[0][:, :rows].T, out[1][:rows], out[2][:rows], out[3][:rows].astype(bool)
 
 

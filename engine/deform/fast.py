@@ -233,15 +233,13 @@ class _Branch:
     ) -> None:
         """All frames of some Gaussians."""
         first, gain, state = self._constants(rows)
-        latent = self.sizes.latent
-        fuse = _Fuse(len(inputs), self.sizes.members, latent, len(state), state)
+        fuse = _Fuse(len(inputs), self.sizes.members, self.sizes.latent, self.bound, state)
         for frame in range(len(fresh["exp"])):
             if stopped is not None and stopped():
                 raise Cancelled()
             for number, (view, x) in enumerate(inputs.items()):
                 if fresh[view][frame]:
                     self._members(view, x[frame], first[view], gain.get(view), fuse.both[number])
-                    fuse.variance[number] = fuse.both[number, :, latent:].exp().mean(0)
             fused, out["aleatoric"][frame, rows], out["epistemic"][frame, rows] = fuse(frame)
             hidden = torch.addmm(state, fused, self.state_weight).relu_()
             for name, head in self.net.heads.items():
@@ -287,48 +285,49 @@ class _Branch:
         weight, bias = self.second[view]
         hidden = hidden.view(len(hidden), self.sizes.members, -1).permute(1, 2, 0)
         torch.baddbmm(bias, weight, hidden, out=out)
-        if self.bound is not None:
-            out[:, self.sizes.latent :].div_(self.bound).tanh_().mul_(self.bound)
 
 
 class _Fuse:
     """Fusion of the R rows of a chunk: the compiled loop on the processor, torch elsewhere.
 
     Attributes:
-        both: [V, T, 2 L, R] means and log-variances, to be filled.
-        variance: [V, L, R] mean of exp(log-variance), to be filled.
+        both: [V, T, 2 L, R] means and log-variances before their bound, to be filled.
     """
 
-    def __init__(self, views: int, members: int, latent: int, rows: int, like: Tensor) -> None:
-        self.latent, self.rows = latent, rows
-        padded = -(-rows // LANES) * LANES
-        self._both = like.new_zeros(views, members, 2 * latent, padded)
-        self._variance = like.new_ones(views, latent, padded)
-        self.both, self.variance = self._both[..., :rows], self._variance[..., :rows]
+    def __init__(self, views: int, members: int, latent: int, bound: float | None, like: Tensor) -> None:
+        self.bound, self.rows = bound, len(like)
+        padded = -(-self.rows // LANES) * LANES
+        self._both = like.new_empty(views, members, 2 * latent, padded)
+        self._both[..., self.rows :] = 0
+        self.both = self._both[..., : self.rows]
         self._out = [like.new_empty(latent, padded), *like.new_empty(2, padded)]
         self._good = torch.empty(padded, dtype=torch.uint8)
 
     def __call__(self, frame: int) -> tuple[Tensor, Tensor, Tensor]:
         """Fused mean [R, L], aleatoric [R], epistemic [R]; rows that float32 spoils are solved again in float64."""
-        means, logvars = self.both.transpose(2, 3).chunk(2, -1)
-        if means.device.type == "cpu":
-            fuse_rows(*(x.numpy() for x in (self._both, self._variance, *self._out, self._good)))
+        if self.both.device.type == "cpu":
+            arrays = [x.numpy() for x in (self._both, *self._out, self._good)]
+            fuse_rows(arrays[0], np.float32(self.bound or 0), *arrays[1:])
             fused, aleatoric, epistemic = self._out[0][:, : self.rows].T, *(x[: self.rows] for x in self._out[1:])
             good = self._good[: self.rows] > 0
         else:
-            solved = solve_rows(means, logvars)
-            fused, good = solved.mean, solved.good
-            aleatoric, epistemic = diagonal_uncertainty(solved.variance, solved.contrasts)
+            fused, aleatoric, epistemic, good = self._solve(slice(None), self.both.dtype)
         good = good & fused.isfinite().all(1) & aleatoric.isfinite() & epistemic.isfinite()
         bad = (~good).nonzero()[:, 0]
         if len(bad):
-            again = solve_rows(means[:, :, bad].double(), logvars[:, :, bad].double())
-            pair = diagonal_uncertainty(again.variance, again.contrasts)
-            if not bool(again.good.all() & torch.stack(pair).isfinite().all()):
+            *again, whole = self._solve(bad, torch.float64)
+            if not bool(whole.all() & all(value.isfinite().all() for value in again)):
                 raise ArithmeticError(f"its networks give no finite motion in frame {frame} of this batch")
-            fused[bad] = again.mean.to(fused.dtype)
-            aleatoric[bad], epistemic[bad] = (value.to(fused.dtype) for value in pair)
+            fused[bad], aleatoric[bad], epistemic[bad] = (value.to(fused.dtype) for value in again)
         return fused, aleatoric, epistemic
+
+    def _solve(self, rows: Tensor | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same for some rows with torch, and which of them are good [R]."""
+        means, logvars = self.both[..., rows].to(dtype).transpose(2, 3).chunk(2, -1)
+        if self.bound is not None:
+            logvars = self.bound * (logvars / self.bound).tanh()
+        solved = solve_rows(means, logvars)
+        return solved.mean, *diagonal_uncertainty(solved.variance, solved.contrasts), solved.good
 
 
 def _device(wish: str) -> torch.device:

@@ -27,6 +27,9 @@ GROUP = 4
 
 LIMIT = tl.constexpr(PIVOT * 2.0**-23)
 
+AHEAD = 2
+"""Channels that are read ahead of their use."""
+
 UNKNOWNS = 40
 """More than these would not stay in registers."""
 
@@ -61,18 +64,21 @@ class Layout:
         return self.views <= LANES.value and self.views * (self.members - 1) <= UNKNOWNS and self.groups * LANES.value <= 48
 
     @property
-    def centre(self) -> int:
-        """Slot of view 0's centre; the other views' follow, then the variances, `centre + views` the first."""
-        return self.groups * LANES.value
-
-    @property
     def slots(self) -> int:
-        """Slots of a channel; a multiple of two, so that 32 bytes hold whole ones."""
-        return self.centre + 2 * triton.next_power_of_2(self.views)
+        """Slots of a channel: the contrasts', the views' centres, the views' variances."""
+        return self.groups * LANES.value + 2 * (LANES.value // self.per)
 
     def slot(self, view: int, contrast: int) -> int:
-        """Slot of a contrast; the first `centre` slots that no contrast has are zero."""
+        """Slot of a view's contrast."""
         return contrast // self.per * LANES.value + view * self.per + contrast % self.per
+
+    def centre_slot(self, view: int) -> int:
+        """Slot of the mean of a view's members."""
+        return self.groups * LANES.value + view
+
+    def variance_slot(self, view: int) -> int:
+        """Slot of a view's aleatoric variance."""
+        return self.centre_slot(view) + LANES.value // self.per
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -80,9 +86,10 @@ class Layout:
         return tuple(sorted(self.slot(v, t) for v in range(self.views) for t in range(self.members - 1)))
 
     def empty(self, rows: int, device: torch.device | str) -> Tensor:
-        """Room for R rows: slots that nobody writes hold zero."""
-        blocks = -(-rows // self.group)
-        return torch.zeros(blocks, self.latent, self.slots, self.group, device=device)
+        """Room for R rows: contrasts and centres of zero, variances of one, where nobody writes."""
+        packed = torch.zeros(-(-rows // self.group), self.latent, self.slots, self.group, device=device)
+        packed[:, :, self.variance_slot(0) :] = 1
+        return packed
 
 
 @triton.jit
@@ -127,24 +134,20 @@ def _places(base, lane, view, GROUPS: tl.constexpr, PER: tl.constexpr, GROUP: tl
 
 
 @triton.jit
-def _read(places, wanted, COUNT: tl.constexpr, STRIDE: tl.constexpr):
-    """What lies at the places, zeros where it is not wanted, and the next channel's places."""
-    found = ()
-    following = ()
-    for i in tl.static_range(COUNT):
-        found = found + (tl.load(places[i], mask=wanted, other=0.0),)
-        following = following + (places[i] + STRIDE,)
-    return found, following
+def _step(k, LATENT: tl.constexpr, STRIDE: tl.constexpr):
+    """From channel k to the next one; after the last comes the first."""
+    return tl.where(k % LATENT == LATENT - 1, -(LATENT - 1) * STRIDE, STRIDE)
 
 
 @triton.jit
-def _read_first(places, wanted, AHEAD: tl.constexpr, COUNT: tl.constexpr, STRIDE: tl.constexpr):
-    """The first channels, so that memory has the time of AHEAD channels to answer."""
-    ahead = ()
-    for _ in tl.static_range(AHEAD):
-        found, places = _read(places, wanted, COUNT, STRIDE)
-        ahead = ahead + (found,)
-    return ahead, places
+def _read(ahead, places, step, COUNT: tl.constexpr):
+    """The next channel: what was read first leaves `ahead` for what lies at the places, which move on by `step`."""
+    found = ()
+    following = ()
+    for i in tl.static_range(COUNT):
+        found = found + (tl.load(places[i]),)
+        following = following + (places[i] + step,)
+    return ahead[0], ahead[1:] + (found,), following
 
 
 @triton.jit
@@ -233,11 +236,24 @@ def fuse_kernel(
     FIRST: tl.constexpr, HERE: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """GROUP rows, see `fuse_packed`."""
+    STRIDE: tl.constexpr = SLOTS * GROUP
     g = tl.arange(0, GROUP)[:, None]
     lane = tl.arange(0, LANES)[None, :] + tl.zeros((GROUP, LANES), tl.int32)
     view = lane // PER
     zero = tl.zeros((GROUP, LANES), tl.float32)
     base = packed + tl.program_id(0).to(tl.int64) * (LATENT * SLOTS * GROUP) + g
+
+    # Channels are read AHEAD of their use, round and round.
+    nothing = ()
+    for i in tl.static_range(GROUPS + 2):
+        nothing = nothing + (zero,)
+    ahead = ()
+    for i in tl.static_range(AHEAD):
+        ahead = ahead + (nothing,)
+    places = _places(base, lane, view, GROUPS, PER, GROUP)
+    u = nothing
+    for k in range(AHEAD):
+        u, ahead, places = _read(ahead, places, _step(k, LATENT, STRIDE), GROUPS + 2)
 
     # The system: one pass over the channels.
     columns = ()
@@ -252,12 +268,9 @@ def fuse_kernel(
         side = side + (zero,)
     sum_a = zero
     sum_e = zero
-    ahead, places = _read_first(_places(base, lane, view, GROUPS, PER, GROUP), lane >= 0, AHEAD, GROUPS + 2, SLOTS * GROUP)
     for k in range(LATENT):
-        u = ahead[0]
+        u, ahead, places = _read(ahead, places, _step(k + AHEAD, LATENT, STRIDE), GROUPS + 2)
         centre, variance = u[GROUPS], u[GROUPS + 1]
-        found, places = _read(places, lane + k + AHEAD < LATENT + lane, GROUPS + 2, SLOTS * GROUP)
-        ahead = ahead[1:] + (found,)
         p = tl.where(view < VIEWS, 1 / variance, 0.0)
         spread = zero
         for a in tl.static_range(GROUPS):
@@ -296,12 +309,9 @@ def fuse_kernel(
     residual = ()
     for a in tl.static_range(GROUPS):
         residual = residual + (-answer[a],)
-    ahead, places = _read_first(_places(base, lane, view, GROUPS, PER, GROUP), lane >= 0, AHEAD, GROUPS + 2, SLOTS * GROUP)
     for k in range(LATENT):
-        u = ahead[0]
+        u, ahead, places = _read(ahead, places, _step(k + AHEAD, LATENT, STRIDE), GROUPS + 2)
         centre, variance = u[GROUPS], u[GROUPS + 1]
-        found, places = _read(places, lane + k + AHEAD < LATENT + lane, GROUPS + 2, SLOTS * GROUP)
-        ahead = ahead[1:] + (found,)
         p = tl.where(view < VIEWS, 1 / variance, 0.0)
         if GROUPS:
             centre += _combined(u, answer, lane, GROUPS, PER)
@@ -318,12 +328,9 @@ def fuse_kernel(
     row = tl.program_id(0) * GROUP + tl.arange(0, GROUP)
     into = mean + row
     finite = tl.full((GROUP,), 0.0, tl.float32)  # stays zero only where every number is finite
-    ahead, places = _read_first(_places(base, lane, view, GROUPS, PER, GROUP), lane >= 0, AHEAD, GROUPS + 2, SLOTS * GROUP)
     for k in range(LATENT):
-        u = ahead[0]
+        u, ahead, places = _read(ahead, places, _step(k + AHEAD, LATENT, STRIDE), GROUPS + 2)
         centre, variance = u[GROUPS], u[GROUPS + 1]
-        found, places = _read(places, lane + k + AHEAD < LATENT + lane, GROUPS + 2, SLOTS * GROUP)
-        ahead = ahead[1:] + (found,)
         p = tl.where(view < VIEWS, 1 / variance, 0.0)
         if GROUPS:
             centre += _combined(u, final, lane, GROUPS, PER)
@@ -337,3 +344,61 @@ def fuse_kernel(
     found = tl.where(lane == 2, tl.where(spoilt, 0.0, 1.0)[:, None], found)
     place = tl.program_id(0) * GROUP + g
     tl.store(summary + lane.to(tl.int64) * rows + place, found, mask=(lane < 3) & (place < rows))
+
+
+def pack(both: Tensor, variance: Tensor, group: int = GROUP) -> Tensor:
+    """Bring rows into the kernel's layout (`Layout`), for callers that have no packed ones.
+
+    Args:
+        both: [V, T, >=L, R], float32; the first L channels are the member means.
+        variance: [V, L, R] aleatoric variances.
+        group: Gaussians of a program.
+    """
+    views, members = both.shape[:2]
+    latent, rows = variance.shape[1:]
+    layout = Layout(views, members, latent, group)
+    packed = layout.empty(rows, both.device)
+    flat = packed.permute(2, 1, 0, 3)  # [slots, L, blocks, group]
+    means = both[:, :, :latent]
+
+    whole = rows // group * group
+
+    def put(slot: int, values: Tensor) -> None:
+        flat[slot, :, : rows // group] = values[:, :whole].unflatten(1, (-1, group))
+        flat[slot, :, -1, : rows - whole] = values[:, whole:]
+
+    turn = helmert(members, means) / max(members - 1, 1) ** 0.5
+    for view in range(views):
+        for t, contrast in enumerate((turn @ means[view].flatten(1)).view(-1, latent, rows)):
+            put(layout.slot(view, t), contrast)
+        put(layout.centre_slot(view), means[view].mean(0))
+        put(layout.variance_slot(view), variance[view])
+    return packed
+
+
+def fuse_packed(layout: Layout, packed: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Fuse R rows that lie packed.
+
+    Args:
+        layout: of `packed`; it must fit (`Layout.fits`).
+        packed: [ceil(R / group), L, slots, group], float32.
+        rows: R.
+
+    Returns:
+        mean [L, R], aleatoric [R], epistemic [R] (as `fusion.diagonal_uncertainty`), good [R] bool: False where rounding
+        spoilt the factor or a number is not finite.
+    """
+    mean, summary = packed.new_empty(layout.latent, rows), packed.new_empty(3, rows)
+    columns = layout.columns
+    fuse_kernel[(len(packed),)](
+        packed, mean, summary, rows, layout.views, layout.per, layout.groups, layout.latent, layout.slots,
+        tuple(c // LANES.value for c in columns), tuple(c % LANES.value for c in columns), len(columns), layout.group, AHEAD,
+        num_warps=1,
+    )  # fmt: skip
+    return mean, summary[0], summary[1], summary[2] > 0
+
+
+def fuse_rows(both: Tensor, variance: Tensor, group: int = GROUP) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`fuse_packed` of rows as `kernel.fuse_rows` takes them: both [V, T, >=L, R], variance [V, L, R]."""
+    layout = Layout(*both.shape[:2], variance.shape[1], group)
+    return fuse_packed(layout, pack(both, variance, group), both.shape[-1])
