@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from engine.avatar.gaussians import sh_basis
-from engine.raster import Splatting, render
+from engine.raster import Splatting, rasterization
 
 from .face_model import FloatArray
 from .look import View
@@ -178,10 +179,14 @@ def picture_of(
     binding: Binding, opacities: FloatArray, sh: FloatArray, vertices: FloatArray, view: View, background: tuple[float, float, float]
 ) -> FloatArray:
     """[H,W,3] the splats at a pose from a view."""
-    means, quats, scales = deform(binding, vertices)
-    return render(
-        means, quats, scales, opacities, sh, view.viewmat, view.K, view.size, view.size, background=background, threads=1
-    ).colors
+    parts = (*deform(binding, vertices), opacities, view.viewmat[None], view.K[None])
+    tensors = [torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in parts]
+    with torch.no_grad():
+        drawn = rasterization(
+            *tensors, view.size, view.size, sh=torch.from_numpy(np.ascontiguousarray(sh, np.float32)), backgrounds=torch.tensor(background),
+            threads=1,
+        )  # fmt: skip
+    return drawn.colors[0].numpy()
 
 
 def over(picture: FloatArray, background: tuple[float, float, float]) -> FloatArray:

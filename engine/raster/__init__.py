@@ -1,5 +1,10 @@
-"""CPU rasteriser for 3D Gaussians in gsplat's terms: `render` for pictures, `Splatting` for its parts."""
+"""Pictures of 3D Gaussians in gsplat's terms: `rasterization` (torch, differentiable, CPU or CUDA), and `Splatting`, the CPU's linear map.
 
-from .render import Rendered, Splatting, render
+`reference` is the plain twin of `rasterization`: float64, every Gaussian against every pixel.
+"""
 
-__all__ = ["Rendered", "Splatting", "render"]
+from .interface import rasterization
+from .results import Rasterised
+from .splatting import Splatting
+
+__all__ = ["Rasterised", "Splatting", "rasterization"]

@@ -1,160 +1,319 @@
-"""Tiles: which Gaussians touch them, in drawing order, and blending them front to back.
+"""Blending the tiles front to back, and what flows back.
 
-The picture is linear in the blended values; `adjoint` is the transpose of `forward` in them (the colour part of a backward pass).
+The picture is sum_i w_i v_i with w_i = alpha_i prod_{j<i} (1 - alpha_j) (3DGS, eq. 3). It is linear in the values v: `adjoint` is the transpose
+of `forward` in them; `backward` gives the gradients of everything. Pictures are planes, [C,H,W].
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit, prange
 from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
 
 from . import conventions as c
+from .lanes import LANES, absolute, both, least, load, ramp, some, store, total, where, zeros
+from .projection import ACROSS, DOWN, HEIGHT, LIMIT, OPACITY, SLOPE, X, Y, Projected
+from .tiles import TILE, Tiles
 
-TILE = c.TILE
-# Sums may be taken in any order (they run in vector registers); NaN and infinity keep their meaning.
-_FAST = {"contract", "nsz", "arcp", "reassoc"}
+assert LANES == TILE
+FloatArray = NDArray[np.float32]
+
 _MAX_ALPHA = np.float32(c.MAX_ALPHA)
+_NOT_CLAMPED = np.nextafter(_MAX_ALPHA, np.float32(0))
 _MIN_TRANSMITTANCE = np.float32(c.MIN_TRANSMITTANCE)
+_HALF, _ONE = np.float32(0.5), np.float32(1)
 
-# exp(-s) for 0 <= s <= 6 as p(s / 8) ** 8: no library call in the inner loop, so that it runs in vector registers.
-_LAST = 6.0
+# exp(-s) for 0 <= s <= 6 as p(s / 8) ** 8: no library call in the inner loop.
+_LAST, _EIGHTH = np.float32(6), np.float32(0.125)
 _EXP = chebyshev.cheb2poly(
-    chebyshev.Chebyshev.interpolate(lambda t: np.exp(-t), 6, domain=[0, _LAST / 8]).convert(domain=[-1, 1]).coef
+    chebyshev.Chebyshev.interpolate(lambda t: np.exp(-t), 6, domain=[0, 6 / 8]).convert(domain=[-1, 1]).coef
 ).astype(np.float32)
 _E0, _E1, _E2, _E3, _E4, _E5, _E6 = (np.float32(v) for v in _EXP)
 
+_GROUPS = 64
+"""Groups of tiles that are blended one after another in the same scratch memory; a group's tiles lie far apart."""
 
-@njit(cache=True)
-def tile_lists(order, means2d, reach, width, height):
-    """Gaussians of each tile in drawing order. order [M] ids, front first -> ids [L] int32, starts [tiles+1] int64."""
-    across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
-    starts = np.zeros(across * down + 1, np.int64)
-    for step in range(2):
-        if step == 1:
-            for t in range(1, len(starts)):
-                starts[t] += starts[t - 1]
-            ids = np.empty(starts[-1], np.int32)
-            fill = starts[:-1].copy()
-        for g in order:
-            x0 = max(0, int(np.floor((means2d[g, 0] - reach[g, 0]) / TILE)))
-            x1 = min(across - 1, int(np.floor((means2d[g, 0] + reach[g, 0]) / TILE)))
-            y0 = max(0, int(np.floor((means2d[g, 1] - reach[g, 1]) / TILE)))
-            y1 = min(down - 1, int(np.floor((means2d[g, 1] + reach[g, 1]) / TILE)))
-            for ty in range(y0, y1 + 1):
-                for tx in range(x0, x1 + 1):
-                    if step == 0:
-                        starts[ty * across + tx + 1] += 1
-                    else:
-                        ids[fill[ty * across + tx]] = g
-                        fill[ty * across + tx] += 1
-    return ids, starts
+_GEOMETRY = 8
+"""Columns of an entry's gradients before those of the values: centre x, y, across, slope, down, opacity, |x|, |y|."""
 
 
-@njit(cache=True, fastmath=_FAST, inline="always")
-def _row(g, row, left, means2d, conics, opacities, limit, T, live, weight):
-    """Blending weights of Gaussian g on one row of a tile; moves the row's transmittance T on. True if any is not zero."""
-    dy = np.float32(row) + np.float32(0.5) - means2d[g, 1]
-    a, b, d = np.float32(0.5) * conics[g, 0], conics[g, 1] * dy, np.float32(0.5) * conics[g, 2] * dy * dy
-    first = np.float32(left) + np.float32(0.5) - means2d[g, 0]
-    opacity, last = opacities[g], limit[g]
-    total = np.float32(0.0)
-    for i in range(TILE):
-        dx = first + np.float32(i)
-        s = (a * dx + b) * dx + d
-        t = min(max(s, np.float32(0.0)), np.float32(_LAST)) * np.float32(0.125)
-        e = _E0 + t * (_E1 + t * (_E2 + t * (_E3 + t * (_E4 + t * (_E5 + t * _E6)))))
-        e = e * e
-        e = e * e
-        e = e * e
-        alpha = min(_MAX_ALPHA, opacity * e)
-        seen = live[i] if s <= last else np.float32(0.0)
-        after = T[i] * (np.float32(1.0) - alpha)
-        go_on = np.float32(1.0) if after > _MIN_TRANSMITTANCE else np.float32(0.0)
-        live[i] = live[i] - seen * (np.float32(1.0) - go_on)
-        use = seen * go_on
-        w = use * alpha * T[i]
-        weight[i] = w
-        T[i] = T[i] - w
-        total += w
-    return total > 0.0
+@dataclass
+class Gradients:
+    """means2d [N,2], shapes [N,3] (across, slope, down), opacities [N], absolute [N,2] (sums of each pixel's |d / d means2d|), values
+    [N,C]."""
+
+    means2d: FloatArray
+    shapes: FloatArray
+    opacities: FloatArray
+    absolute: FloatArray
+    values: FloatArray
 
 
-@njit(parallel=True, cache=True, fastmath=_FAST)
-def forward(ids, starts, means2d, reach, conics, opacities, limit, values, width, height):
-    """Blend values [N,C] -> picture [H,W,C], transmittance left [H,W]. limit [N]: the exponent past which alpha < 1/255."""
-    across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
+def forward(tiles: Tiles, projected: Projected, values: FloatArray, blended: FloatArray, left: FloatArray) -> None:
+    """values [N,C] -> blended [C,H,W] and what light is left [H,W], both written."""
+    _forward(tiles.ids, tiles.starts, projected.ellipses, values, blended, left)
+
+
+def adjoint(tiles: Tiles, projected: Projected, planes: FloatArray, squared: bool = False) -> NDArray[np.float64]:
+    """planes [C,H,W] -> [N,C]: each Gaussian's sum over the pixels of weight (or its square) * value."""
+    entries = np.zeros((len(tiles.ids), len(planes)), np.float32)
+    _adjoint(tiles.ids, tiles.starts, tiles.boxes, tiles.slots, projected.ellipses, planes, squared, entries)
+    return _sum_entries(tiles.slots, entries)
+
+
+def backward(tiles: Tiles, projected: Projected, values: FloatArray, v_blended: FloatArray, v_left: FloatArray) -> Gradients:
+    """Gradients of what a loss with gradients v_blended [C,H,W] and v_left [H,W] depends on."""
+    entries = np.zeros((len(tiles.ids), _GEOMETRY + values.shape[1]), np.float32)
+    _backward(
+        tiles.ids, tiles.starts, tiles.boxes, tiles.slots, projected.ellipses, values, v_blended, v_left, entries,
+    )  # fmt: skip
+    sums = _sum_entries(tiles.slots, entries).astype(np.float32)
+    return Gradients(*(np.ascontiguousarray(x) for x in (sums[:, :2], sums[:, 2:5], sums[:, 5], sums[:, 6:8], sums[:, 8:])))
+
+
+@njit
+def _add(state, k, g, row, alpha, weight):
+    values, sums = state
     channels = values.shape[1]
-    picture = np.zeros((height, width, channels), np.float32)
-    left_over = np.ones((height, width), np.float32)
-    for tile in prange(across * down):
-        x0, y0 = (tile % across) * TILE, (tile // across) * TILE
-        T, live = np.ones((TILE, TILE), np.float32), np.ones((TILE, TILE), np.float32)
-        sums, weight = np.zeros((TILE, channels, TILE), np.float32), np.zeros(TILE, np.float32)
-        for k in range(starts[tile], starts[tile + 1]):
-            if (k - starts[tile]) % 32 == 31 and live.max() == 0.0:
-                break
+    for channel in range(channels):
+        at = (row * channels + channel) * LANES
+        store(sums, at, load(sums, at) + weight * values[g, channel])
+
+
+@njit
+def _collect(state, k, g, row, alpha, weight):
+    given, out, squared = state
+    channels = out.shape[1]
+    if squared:
+        weight = weight * weight
+    for channel in range(channels):
+        out[k, channel] += total(weight * load(given, (row * channels + channel) * LANES))
+
+
+@njit
+def _remember(state, k, g, row, alpha, weight):
+    alphas, places, count = state
+    store(alphas, count[0] * LANES, alpha)
+    places[count[0], 0], places[count[0], 1] = k, row
+    count[0] += 1
+
+
+def _walk_with(act):
+    """A walk through a tile's Gaussians, front to back, that calls act(state, k, g, row, alpha, weight) for each row of pixels that
+    Gaussian g = ids[k] adds to; alpha and weight are 0 in the lanes that it does not add to.
+
+    walk(ids, begin, end, ellipses, left, top, light, state): begin, end of the tile in ids; light [TILE,TILE], transmittance, is moved
+    on, and is below zero where the pixel is finished.
+    """
+
+    @njit
+    def walk(ids, begin, end, ellipses, left, top, light, state):
+        for k in range(begin, end):
+            if (k - begin) % 32 == 31:
+                lit = False
+                for row in range(TILE):
+                    lit = lit or some(load(light, row * LANES) > 0.0)
+                if not lit:
+                    break
             g = ids[k]
-            first = max(0, int(np.floor(means2d[g, 1] - reach[g, 1])) - y0)
-            last = min(TILE - 1, int(np.floor(means2d[g, 1] + reach[g, 1])) - y0)
-            for r in range(first, last + 1):
-                if _row(g, y0 + r, x0, means2d, conics, opacities, limit, T[r], live[r], weight):
-                    for ch in range(channels):
-                        v = values[g, ch]
-                        for i in range(TILE):
-                            sums[r, ch, i] += weight[i] * v
-        for r in range(min(TILE, height - y0)):
-            for i in range(min(TILE, width - x0)):
-                left_over[y0 + r, x0 + i] = T[r, i]
-                for ch in range(channels):
-                    picture[y0 + r, x0 + i, ch] = sums[r, ch, i]
-    return picture, left_over
+            x, y = ellipses[g, X] - left - 0.5, ellipses[g, Y] - top - 0.5
+            slope, half_down = ellipses[g, SLOPE], 0.5 * ellipses[g, DOWN]
+            half_across, opacity, limit = np.float32(0.5 * ellipses[g, ACROSS]), np.float32(ellipses[g, OPACITY]), np.float32(ellipses[g, LIMIT])
+            first = int(max(0.0, math.ceil(y - ellipses[g, HEIGHT])))
+            last = int(min(TILE - 1.0, math.floor(y + ellipses[g, HEIGHT])))
+            for row in range(first, last + 1):
+                dy = row - y
+                start, rest = np.float32(-x - slope * dy), np.float32(half_down * dy * dy)
+                # The tile may lie beside the ellipse in this row.
+                off = max(start, -start - np.float32(LANES - 1))
+                if off > 0 and half_across * off * off + rest > limit:
+                    continue
+                u = ramp() + start
+                s = u * u * half_across + rest
+                t = least(s, _LAST) * _EIGHTH
+                e = t * (t * (t * (t * (t * (t * _E6 + _E5) + _E4) + _E3) + _E2) + _E1) + _E0
+                e = e * e
+                e = e * e
+                e = e * e
+                alpha = least(e * opacity, _MAX_ALPHA)
+                before = load(light, row * LANES)
+                after = before * (_ONE - alpha)
+                seen = s <= limit
+                used = both(seen, after > _MIN_TRANSMITTANCE)
+                store(light, row * LANES, where(used, after, where(seen, -1.0 * absolute(before), before)))
+                if some(used):
+                    act(state, k, g, row, where(used, alpha, 0.0), where(used, alpha * before, 0.0))
+
+    return walk
 
 
-@njit(parallel=True, cache=True, fastmath=_FAST)
-def _adjoint_lists(ids, starts, means2d, reach, conics, opacities, limit, picture, squared):
-    height, width, channels = picture.shape
-    across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
-    out = np.zeros((len(ids), channels), np.float32)
-    for tile in prange(across * down):
-        x0, y0 = (tile % across) * TILE, (tile // across) * TILE
-        rows, columns = min(TILE, height - y0), min(TILE, width - x0)
-        T, live = np.ones((TILE, TILE), np.float32), np.ones((TILE, TILE), np.float32)
-        given, weight = np.zeros((TILE, channels, TILE), np.float32), np.zeros(TILE, np.float32)
-        for r in range(rows):
-            for i in range(columns):
-                for ch in range(channels):
-                    given[r, ch, i] = picture[y0 + r, x0 + i, ch]
-        for k in range(starts[tile], starts[tile + 1]):
-            if (k - starts[tile]) % 32 == 31 and live.max() == 0.0:
-                break
-            g = ids[k]
-            first = max(0, int(np.floor(means2d[g, 1] - reach[g, 1])) - y0)
-            last = min(TILE - 1, int(np.floor(means2d[g, 1] + reach[g, 1])) - y0)
-            for r in range(first, last + 1):
-                if _row(g, y0 + r, x0, means2d, conics, opacities, limit, T[r], live[r], weight):
-                    if squared:
-                        for i in range(TILE):
-                            weight[i] = weight[i] * weight[i]
-                    for ch in range(channels):
-                        total = np.float32(0.0)
-                        for i in range(TILE):
-                            total += weight[i] * given[r, ch, i]
-                        out[k, ch] += total
+_walk_adding, _walk_collecting, _walk_remembering = _walk_with(_add), _walk_with(_collect), _walk_with(_remember)
+
+
+@njit
+def _read(plane, top, left, out, offset, step):
+    """A tile of a plane [H,W] into rows of out, flat, from offset on, every step; 0 outside the picture."""
+    height, width = plane.shape
+    for row in range(min(TILE, height - top)):
+        if left + TILE <= width:
+            store(out, offset + row * step, load(plane, (top + row) * width + left))
+        else:
+            store(out, offset + row * step, zeros())
+            for i in range(width - left):
+                out.ravel()[offset + row * step + i] = plane[top + row, left + i]
+    for row in range(height - top, TILE):
+        store(out, offset + row * step, zeros())
+
+
+@njit
+def _write(plane, top, left, tile, offset, step):
+    """The other way round."""
+    height, width = plane.shape
+    for row in range(min(TILE, height - top)):
+        if left + TILE <= width:
+            store(plane, (top + row) * width + left, load(tile, offset + row * step))
+        else:
+            for i in range(width - left):
+                plane[top + row, left + i] = tile.ravel()[offset + row * step + i]
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _forward(ids, starts, ellipses, values, blended, left_over):
+    channels, height, width = blended.shape
+    across, tiles = (width + TILE - 1) // TILE, len(starts) - 1
+    for group in prange(min(_GROUPS, tiles)):
+        light, sums = np.empty((TILE, LANES), np.float32), np.empty((TILE, channels, LANES), np.float32)
+        for tile in range(group, tiles, _GROUPS):
+            left, top = (tile % across) * TILE, (tile // across) * TILE
+            light[:] = 1.0
+            sums[:] = 0.0
+            _walk_adding(ids, starts[tile], starts[tile + 1], ellipses, left, top, light, (values, sums))
+            for row in range(TILE):
+                store(light, row * LANES, absolute(load(light, row * LANES)))
+            _write(left_over, top, left, light, 0, LANES)
+            for channel in range(channels):
+                _write(blended[channel], top, left, sums, channel * LANES, channels * LANES)
+
+
+@njit(inline="always")
+def _slot(boxes, slots, g, column, row):
+    return slots[g] + (row - boxes[g, 2]) * (boxes[g, 1] - boxes[g, 0] + 1) + column - boxes[g, 0]
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _adjoint(ids, starts, boxes, slots, ellipses, planes, squared, entries):
+    channels, height, width = planes.shape
+    across, tiles = (width + TILE - 1) // TILE, len(starts) - 1
+    found = np.zeros(entries.shape, np.float32)
+    for group in prange(min(_GROUPS, tiles)):
+        light, given = np.empty((TILE, LANES), np.float32), np.empty((TILE, channels, LANES), np.float32)
+        for tile in range(group, tiles, _GROUPS):
+            column, row = tile % across, tile // across
+            light[:] = 1.0
+            for channel in range(channels):
+                _read(planes[channel], row * TILE, column * TILE, given, channel * LANES, channels * LANES)
+            _walk_collecting(ids, starts[tile], starts[tile + 1], ellipses, column * TILE, row * TILE, light, (given, found, squared))
+            for k in range(starts[tile], starts[tile + 1]):
+                entries[_slot(boxes, slots, ids[k], column, row)] = found[k]
+
+
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
+def _backward(ids, starts, boxes, slots, ellipses, values, v_blended, v_left, entries):
+    channels, height, width = v_blended.shape
+    across, tiles = (width + TILE - 1) // TILE, len(starts) - 1
+    for group in prange(min(_GROUPS, tiles)):
+        most = 0
+        for tile in range(group, tiles, _GROUPS):
+            most = max(most, starts[tile + 1] - starts[tile])
+        alphas, places = np.empty((most * TILE, LANES), np.float32), np.empty((most * TILE, 2), np.int64)
+        count = np.zeros(1, np.int64)
+        light, behind = np.empty((TILE, LANES), np.float32), np.empty((TILE, LANES), np.float32)
+        given, spread = np.empty((TILE, channels, LANES), np.float32), np.empty((channels, LANES), np.float32)
+        for tile in range(group, tiles, _GROUPS):
+            if starts[tile] == starts[tile + 1]:
+                continue
+            column, row = tile % across, tile // across
+            left, top = column * TILE, row * TILE
+            light[:] = 1.0
+            count[0] = 0
+            _walk_remembering(ids, starts[tile], starts[tile + 1], ellipses, left, top, light, (alphas, places, count))
+            for channel in range(channels):
+                _read(v_blended[channel], top, left, given, channel * LANES, channels * LANES)
+            _read(v_left, top, left, behind, 0, LANES)
+            for r in range(TILE):
+                after = absolute(load(light, r * LANES))
+                store(light, r * LANES, after)
+                store(behind, r * LANES, load(behind, r * LANES) * after)
+            at = count[0]
+            while at > 0:
+                k = places[at - 1, 0]
+                start = at - 1
+                while start > 0 and places[start - 1, 0] == k:
+                    start -= 1
+                g = ids[k]
+                _back(alphas, places, start, at, ellipses[g], left, top, values[g], given, light, behind, spread,
+                      entries[_slot(boxes, slots, g, column, row)])  # fmt: skip
+                at = start
+
+
+@njit
+def _back(alphas, places, begin, end, ellipse, left, top, values, given, light, behind, spread, out):
+    """One Gaussian in one tile: its gradients into out, the state of the tile moved from behind it to before it.
+
+    light [TILE,TILE]: transmittance; behind [TILE,TILE]: what of the loss's gradient comes from behind, sum_j w_j v_j . v_blended.
+    """
+    x, y = ellipse[X] - left - 0.5, ellipse[Y] - top - 0.5
+    across, slope, down = np.float32(ellipse[ACROSS]), np.float32(ellipse[SLOPE]), np.float32(ellipse[DOWN])
+    channels = len(values)
+    m, m_u, m_y, m_uu, m_uy, m_yy, abs_x, abs_y = zeros(), zeros(), zeros(), zeros(), zeros(), zeros(), zeros(), zeros()
+    for channel in range(channels):
+        store(spread, channel * LANES, zeros())
+    for at in range(begin, end):
+        row = places[at, 1]
+        alpha = load(alphas, at * LANES)
+        again = 1.0 / (_ONE - alpha)
+        before = load(light, row * LANES) * again
+        weight = alpha * before
+        dot = zeros()
+        for channel in range(channels):
+            v = load(given, (row * channels + channel) * LANES)
+            dot += v * values[channel]
+            store(spread, channel * LANES, load(spread, channel * LANES) + v * weight)
+        rest = load(behind, row * LANES)
+        v_alpha = before * dot - rest * again
+        store(behind, row * LANES, rest + weight * dot)
+        store(light, row * LANES, before)
+        v_s = where(alpha > _NOT_CLAMPED, 0.0, -1.0 * alpha * v_alpha)
+        dy = np.float32(row - y)
+        u = ramp() + np.float32(-x - ellipse[SLOPE] * (row - y))
+        p, q = v_s * u, v_s * dy
+        m += v_s
+        m_u += p
+        m_y += q
+        m_uu += p * u
+        m_uy += p * dy
+        m_yy += q * dy
+        abs_x += absolute(p)
+        abs_y += absolute(p * (across * slope) - q * down)
+    sum_u = total(m_u)
+    out[0], out[1] = -across * sum_u, across * slope * sum_u - down * total(m_y)
+    out[2], out[3], out[4] = _HALF * total(m_uu), -across * total(m_uy), _HALF * total(m_yy)
+    out[5] = -total(m) / np.float32(ellipse[OPACITY])
+    out[6], out[7] = across * total(abs_x), total(abs_y)
+    for channel in range(channels):
+        out[_GEOMETRY + channel] = total(load(spread, channel * LANES))
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def _sum_entries(slots, entries):
+    count, columns = len(slots) - 1, entries.shape[1]
+    out = np.zeros((count, columns))
+    for g in prange(count):
+        for k in range(slots[g], slots[g + 1]):
+            for column in range(columns):
+                out[g, column] += entries[k, column]
     return out
-
-
-@njit(cache=True)
-def _gather(ids, per_entry, count):
-    out = np.zeros((count, per_entry.shape[1]), np.float64)
-    for k in range(len(ids)):
-        for ch in range(per_entry.shape[1]):
-            out[ids[k], ch] += per_entry[k, ch]
-    return out
-
-
-def adjoint(ids, starts, means2d, reach, conics, opacities, limit, picture, squared=False):
-    """Transpose of `forward` in its values: picture [H,W,C] -> [N,C] float64, each Gaussian's sum of weight * pixel (weight^2 if
-    squared)."""
-    per_entry = _adjoint_lists(ids, starts, means2d, reach, conics, opacities, limit, picture, squared)
-    return _gather(ids, per_entry, len(means2d))

@@ -6,6 +6,9 @@ EPS2D = 0.3
 NEAR = 0.01
 """Gaussians whose centre lies nearer to the camera plane (or behind it) are not drawn; scene units."""
 
+FAR = 1e10
+"""Gaussians whose centre lies farther away are not drawn either."""
+
 MAX_ALPHA = 0.999
 MIN_ALPHA = 1.0 / 255.0
 """A Gaussian's alpha at a pixel is clamped to MAX_ALPHA and skipped below MIN_ALPHA."""
@@ -16,6 +19,11 @@ MIN_TRANSMITTANCE = 1e-4
 FRUSTUM_MARGIN = 0.3
 """Share of the half field of view by which the point of linearisation may lie outside the picture."""
 
-TILE = 16
 EXTEND = 3.33
 """Standard deviations that bound a Gaussian of opacity 1: just past where its alpha falls under MIN_ALPHA."""
+
+LEAST_ALPHA = 1e-10
+"""What depth is divided by where a pixel's alpha is less."""
+
+TILE = 16
+"""Width and height of a tile in pixels; its rows fill one row of lanes."""
