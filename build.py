@@ -17,6 +17,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -119,9 +120,13 @@ class Environment:
 
 
 def pins_of(*files: str) -> tuple[str, ...]:
-    """The pinned requirements of pip's requirement files, comments left out."""
-    lines = [line.split("#")[0].strip() for f in files for line in (ROOT / f).read_text(encoding="utf-8").splitlines()]
-    return tuple(line for line in lines if line)
+    """The pinned requirements of pip's requirement files, comments left out.
+
+    Of pip's markers `; platform_system == "..."` is understood: another system's pin is left out.
+    """
+    lines = [line.split("#")[0] for f in files for line in (ROOT / f).read_text(encoding="utf-8").splitlines()]
+    parts = [[part.strip() for part in line.partition(";")] for line in lines]
+    return tuple(pin for pin, _, marker in parts if pin and marker in ("", f'platform_system == "{platform.system()}"'))
 
 
 ENGINE = Environment(

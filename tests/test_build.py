@@ -135,6 +135,13 @@ def test_pins_are_met_by_what_pip_lists(build: ModuleType) -> None:
     assert not build.satisfied(["scipy==1.17.1"], frozen)
 
 
+def test_pins_of_another_system_are_left_out(build: ModuleType, tmp_path: Path) -> None:
+    names = {"here": build.platform.system(), "elsewhere": "Plan9"}
+    lines = [f'{name}==1.0 ; platform_system == "{system}"  # a remark' for name, system in names.items()]
+    (tmp_path / "requirements.txt").write_text("\n".join(["# a remark", "everywhere==2.0", "", *lines]))
+    assert build.pins_of(str(tmp_path / "requirements.txt")) == ("everywhere==2.0", "here==1.0")
+
+
 def make_wheel(folder: Path, name: str, version: str) -> None:
     """A wheel with one module and nothing else."""
     info = f"{name}-{version}.dist-info"

@@ -27,11 +27,11 @@ GROUP = 4
 
 LIMIT = tl.constexpr(PIVOT * 2.0**-23)
 
-AHEAD = 2
+AHEAD = tl.constexpr(2)
 """Channels that are read ahead of their use."""
 
-UNKNOWNS = 40
-"""More than these would not stay in registers."""
+HELD = 120
+"""A system that takes more registers of a lane than this would not stay in them."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Layout:
     @property
     def fits(self) -> bool:
         """Whether the kernel takes this V and T; other shapes are for the torch path."""
-        return self.views <= LANES.value and self.views * (self.members - 1) <= UNKNOWNS and self.groups * LANES.value <= 48
+        return self.views <= LANES.value and sum(self.groups - c // LANES.value for c in self.columns) <= HELD
 
     @property
     def slots(self) -> int:
@@ -175,7 +175,7 @@ def _factor(columns, lane, whole, zero, FIRST: tl.constexpr, HERE: tl.constexpr,
     for c in tl.static_range(COUNT):
         diagonal = columns[c][0]
         whole = tl.where((lane == HERE[c]) & ~(diagonal > limits[FIRST[c]]), 0, whole)  # not a number counts as spoilt
-        root = 1 / tl.sqrt(_of(diagonal, HERE[c]))
+        root = tl.rsqrt(_of(diagonal, HERE[c]))
         updated = ()
         for a in tl.static_range(GROUPS):
             updated = updated + (tl.where(lane == HERE[c], root, inverse[a]) if a == FIRST[c] else inverse[a],)
@@ -233,9 +233,17 @@ def _solve(factor, inverse, side, lane, zero, FIRST: tl.constexpr, HERE: tl.cons
 def fuse_kernel(
     packed, mean, summary, rows,
     VIEWS: tl.constexpr, PER: tl.constexpr, GROUPS: tl.constexpr, LATENT: tl.constexpr, SLOTS: tl.constexpr,
-    FIRST: tl.constexpr, HERE: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, AHEAD: tl.constexpr,
+    FIRST: tl.constexpr, HERE: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """GROUP rows, see `fuse_packed`."""
+    """GROUP rows: three passes over the channels, for the system, its residual and the mean; see `fuse_packed`.
+
+    Args:
+        packed: see `Layout`.
+        mean: [L, R] out.
+        summary: [3, R] out: aleatoric, epistemic, and 1 for good rows, 0 for others.
+        rows: R.
+        FIRST, HERE: group and lane of each of the COUNT unknowns.
+    """
     STRIDE: tl.constexpr = SLOTS * GROUP
     g = tl.arange(0, GROUP)[:, None]
     lane = tl.arange(0, LANES)[None, :] + tl.zeros((GROUP, LANES), tl.int32)
@@ -359,9 +367,7 @@ def pack(both: Tensor, variance: Tensor, group: int = GROUP) -> Tensor:
     layout = Layout(views, members, latent, group)
     packed = layout.empty(rows, both.device)
     flat = packed.permute(2, 1, 0, 3)  # [slots, L, blocks, group]
-    means = both[:, :, :latent]
-
-    whole = rows // group * group
+    means, whole = both[:, :, :latent], rows // group * group
 
     def put(slot: int, values: Tensor) -> None:
         flat[slot, :, : rows // group] = values[:, :whole].unflatten(1, (-1, group))
@@ -389,13 +395,25 @@ def fuse_packed(layout: Layout, packed: Tensor, rows: int) -> tuple[Tensor, Tens
         spoilt the factor or a number is not finite.
     """
     mean, summary = packed.new_empty(layout.latent, rows), packed.new_empty(3, rows)
-    columns = layout.columns
-    fuse_kernel[(len(packed),)](
-        packed, mean, summary, rows, layout.views, layout.per, layout.groups, layout.latent, layout.slots,
-        tuple(c // LANES.value for c in columns), tuple(c % LANES.value for c in columns), len(columns), layout.group, AHEAD,
-        num_warps=1,
-    )  # fmt: skip
+    with torch.cuda.device_of(packed):
+        fuse_kernel[(len(packed),)](packed, mean, summary, rows, **fuse_constants(layout), num_warps=1)
     return mean, summary[0], summary[1], summary[2] > 0
+
+
+def fuse_constants(layout: Layout) -> dict[str, int | tuple[int, ...]]:
+    """What `fuse_kernel` is compiled for; it wants one warp."""
+    columns = layout.columns
+    return {
+        "VIEWS": layout.views,
+        "PER": layout.per,
+        "GROUPS": layout.groups,
+        "LATENT": layout.latent,
+        "SLOTS": layout.slots,
+        "FIRST": tuple(c // LANES.value for c in columns),
+        "HERE": tuple(c % LANES.value for c in columns),
+        "COUNT": len(columns),
+        "GROUP": layout.group,
+    }
 
 
 def fuse_rows(both: Tensor, variance: Tensor, group: int = GROUP) -> tuple[Tensor, Tensor, Tensor, Tensor]:

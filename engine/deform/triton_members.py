@@ -111,22 +111,44 @@ def members_kernel(
         tl.store(target + place[None, :], sums[i] / MEMBERS, mask=kept & (column < 2 * LATENT)[None, :])
 
 
-def members(view: View, number: int, x: Tensor, layout: Layout, packed: Tensor, rows: int, precision: str = "tf32x3") -> None:
-    """Evaluate a view's members in all M rows.
+def members(
+    view: View, number: int, x: Tensor, layout: Layout, packed: Tensor, rows: int, precision: str = "tf32x3"
+) -> None:
+    """Evaluate a view's members in R rows.
 
     Args:
         view: its constants.
         number: of the view, 0 to V - 1.
         x: with gain [dim], the frame's vector; without, [T * H]: its product with the first layer's weight.
         layout, packed: where the contrasts, the centre and the variance go.
-        rows: M.
-        precision: of the products: `tf32x3`, or `ieee` for plain float32.
+        rows: R.
+        precision: of the products: `tf32x3`, or `ieee` for plain float32 (slow).
     """
+    with torch.cuda.device_of(packed):
+        members_kernel[(triton.cdiv(rows, ROWS),)](
+            view.first, x, view.gain, view.frame_weight, view.weight, view.bias, packed, rows, len(packed), view.bound or 0.0,
+            **members_constants(view, number, layout, precision), num_warps=4, num_stages=1,
+        )  # fmt: skip
+
+
+def members_constants(view: View, number: int, layout: Layout, precision: str) -> dict[str, int | bool | str]:
+    """What `members_kernel` is compiled for; it wants four warps."""
     hidden = view.weight.shape[2]
-    members_kernel[(triton.cdiv(rows, ROWS),)](
-        view.first, x, view.gain, view.frame_weight, view.weight, view.bias, packed, rows, len(packed), view.bound or 0.0,
-        len(view.first) == 1, 0 if view.gain is None else view.gain.shape[1], view.bound is not None, layout.members, hidden,
-        max(16, triton.next_power_of_2(hidden)), layout.latent, PIECE,
-        layout.slot(number, 0), layout.centre_slot(number), layout.variance_slot(number), layout.per,
-        layout.slots, layout.group, ROWS, precision, num_warps=4,
-    )  # fmt: skip
+    return {
+        "SHARED": len(view.first) == 1,
+        "DIM": 0 if view.gain is None else view.gain.shape[1],
+        "BOUNDED": view.bound is not None,
+        "MEMBERS": layout.members,
+        "HIDDEN": hidden,
+        "WIDTH": max(16, triton.next_power_of_2(hidden)),
+        "LATENT": layout.latent,
+        "PIECE": PIECE,
+        "CONTRAST": layout.slot(number, 0),
+        "CENTRE": layout.centre_slot(number),
+        "VARIANCE": layout.variance_slot(number),
+        "PER": layout.per,
+        "SLOTS": layout.slots,
+        "GROUP": layout.group,
+        "ROWS": ROWS,
+        "PRECISION": precision,
+    }
