@@ -1,4 +1,4 @@
-"""The command line: `python -m engine info | import | deform | bake | doctor | worker`."""
+"""The command line: `python -m engine info | import | freeze | deform | bake | render | bench | doctor | worker`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--front", default="+Z", help="the axis its face looks along (+Z; from COLMAP often -Z)")
     sub.add_argument("--metres", type=float, default=1.0, help="metres per unit (1)")
 
+    sub = command("freeze", _freeze, "an avatar for delivery: its plane fields sampled at its Gaussians, the motion the same bit for bit")
+    sub.add_argument("avatar", type=Path)
+    sub.add_argument("--out", type=Path, required=True, help="avatar file to write (.safetensors)")
+    sub.add_argument("--half", action="store_true", help="store half precision: half the size, with a small error that is measured and shown")
+
     sub = command("deform", _deform, "run an avatar's networks on per-frame view features")
     sub.add_argument("--avatar", type=Path, required=True)
     sub.add_argument("--features", type=Path, required=True, help=".npz with audio, au, exp, style, emotion")
@@ -76,6 +81,26 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--offset", type=float, default=0.0, help="seconds by which the sound starts after frame 0")
     sub.add_argument("--out", type=Path, required=True, help="cache folder")
     compute(sub)
+
+    sub = command("render", _render, "frames of a cache -> PNG or OpenEXR with alpha, depth and uncertainty")
+    sub.add_argument("--cache", type=Path, required=True, help="cache folder")
+    sub.add_argument("--camera", type=Path, help="camera file (.json); without it, a portrait from the front")
+    sub.add_argument("--size", default="512x512", help="WIDTHxHEIGHT of the portrait, pixels (512x512)")
+    sub.add_argument("--frames", help="FIRST:LAST, inclusive (all that are baked)")
+    sub.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    sub.add_argument("--format", default="png", choices=("png", "exr"))
+    sub.add_argument("--background", metavar="#RRGGBB", help="even background of PNGs (transparent)")
+    sub.add_argument("--uncertainty-white", type=float, metavar="VARIANCE", help="variance that is white in uncertainty PNGs")
+    sub.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where it is drawn: gsplat on cuda, else the processor")
+    sub.add_argument("--threads", type=int, help="CPU threads (as many as cores)")
+
+    sub = command("bench", _bench, "measure this machine: every fast path beside the plain one")
+    sub.add_argument("--only", metavar="SECTIONS", help="of deformation,rasteriser,bake,cuda, by commas (all; cuda where there is one)")
+    sub.add_argument("--quick", action="store_true", help="small sizes: some seconds, to see that everything runs")
+    sub.add_argument("--avatar", type=Path, help="avatar of the bake (the demo's)")
+    sub.add_argument("--audio", type=Path, help="speech of the bake (the demo's)")
+    sub.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
+    sub.add_argument("--out", type=Path, help="file for the result (.json)")
 
     sub = command("doctor", _doctor, "what is installed, which device is used, what is missing")
     compute(sub)
@@ -128,6 +153,53 @@ def _bake(options: argparse.Namespace) -> dict[str, Any]:
     shot = compose_shot(options.avatar, avatar.hash, options.audio, duration, emotion, options.fps, frames, options.offset)
     result = Baker(session, shot).bake(options.out, progress=_Printer(options.json))
     return asdict(result)
+
+
+def _freeze(options: argparse.Namespace) -> dict[str, Any]:
+    from .deform.freeze import freeze_file
+
+    progress = _Printer(options.json)
+    return freeze_file(options.avatar, options.out, options.half, lambda done, count: progress(done, count, "frames compared"))
+
+
+def _render(options: argparse.Namespace) -> dict[str, Any]:
+    from .cache import CacheReader
+    from .render import RenderSettings, load_camera, portrait, render_frames
+
+    if options.camera is not None:
+        cameras = load_camera(options.camera)
+    else:
+        reader = CacheReader(options.cache)
+        cameras = portrait(reader.static.means, *_size(options.size))
+        reader.close()
+    settings = RenderSettings(
+        options.format, options.background, {"cuda": "gsplat"}.get(options.device, options.device), options.threads, options.uncertainty_white
+    )
+    return render_frames(options.cache, cameras, options.out, _range(options.frames), settings, _Printer(options.json))
+
+
+def _bench(options: argparse.Namespace) -> dict[str, Any]:
+    from .bench import BenchSettings, run_bench
+    from .files import atomic_write
+
+    given = {name: value for name in ("quick", "avatar", "audio", "threads") if (value := getattr(options, name)) is not None}
+    if options.only:
+        given["sections"] = tuple(options.only.split(","))
+    result = run_bench(BenchSettings(**given), _Printer(options.json))
+    if options.out is not None:
+        with atomic_write(options.out) as handle:
+            handle.write(json.dumps(result, indent=1).encode())
+    return result
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(part) for part in text.lower().split("x"))
+        if min(width, height) < 1:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"--size {text}: not of the form WIDTHxHEIGHT.", "For example --size 1024x1024.") from None
+    return width, height
 
 
 def _range(text: str | None) -> tuple[int, int] | None:
