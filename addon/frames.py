@@ -16,7 +16,6 @@ import bpy
 import numpy as np
 
 from ..engine.avatar import Gaussians
-from ..engine.cache import CachedFrame
 from ..engine.errors import UserError
 from . import avatar, compat
 from .core.paths import is_cache
@@ -58,7 +57,6 @@ class Shown:
     why: str = ""
 
 
-_baked: OrderedDict[int, tuple[CachedFrame, np.ndarray]] = OrderedDict()
 _rest: OrderedDict[object, tuple[Gaussians, np.ndarray]] = OrderedDict()
 _written: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 """Point cloud -> the arrays that were written into it last."""
@@ -84,11 +82,8 @@ def _find(obj: bpy.types.Object, frame: float) -> Shown:
         return _as_shown(reader.static, reader.branch, None, reader.header.composite, static, f"Frame {frame:g} is not baked")
     except UserError as error:
         return _unbaked(obj, error.message if is_cache(folder) else "Not baked yet")
-    known = _baked.get(id(cached))
-    if known is None or known[0] is not cached:
-        known = _remember(_baked, id(cached), (cached, np.stack([cached.aleatoric, cached.epistemic], axis=1)))
     moved = Gaussians(cached.means, cached.quats, cached.scales, reader.static.opacities, reader.static.sh)
-    return _as_shown(moved, reader.branch, known[1], reader.header.composite, not reader.header.moving)
+    return _as_shown(moved, reader.branch, cached.uncertainty, reader.header.composite, not reader.header.moving)
 
 
 def _unbaked(obj: bpy.types.Object, why: str) -> Shown:
@@ -208,5 +203,5 @@ def forget(objects: Iterable[bpy.types.Object]) -> None:
 def forget_all() -> None:
     """Close everything, as before another file is loaded."""
     pool.keep_only(set())
-    for memory in (_baked, _rest, _written):
+    for memory in (_rest, _written):
         memory.clear()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +20,9 @@ from support.avatars import static_avatar, talking_avatar
 
 from ua3dtalk.engine.avatar import load_avatar, save_avatar
 from ua3dtalk.engine.bake import Baker, Session
-from ua3dtalk.engine.cache import CacheReader
+from ua3dtalk.engine.cache import CacheReader, CacheWriter
 from ua3dtalk.engine.errors import Cancelled, UserError
-from ua3dtalk.engine.shot import EmotionCurves, Shot, compose_shot
+from ua3dtalk.engine.shot import EmotionCurves, Shot, compose_shot, save_shot
 from ua3dtalk.engine.shot.emotion import parse_emotion
 
 
@@ -114,6 +117,104 @@ def test_order_and_cancel_leave_a_usable_cache(files: Path, tmp_path: Path) -> N
     assert len(frames) == 16 and {39, 40} <= set(frames)
     result = baker.bake(tmp_path)
     assert result.up_to_date == 16 and result.computed == 34
+
+
+def test_the_first_frame_comes_alone_and_progress_names_what_is_readable(files: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, list[int]]] = []
+
+    def progress(done: int, total: int, text: str, frames: Sequence[int]) -> None:
+        readable = CacheReader(tmp_path).keys()
+        assert total == 50 and set(frames) <= set(readable)
+        told.append((done, list(frames)))
+
+    Baker(Session("cpu", 1), shot_of(files)).bake(tmp_path, first=[33, 7, 33, 1000], progress=progress)
+    assert told[0] == (1, [33]) and told[1][1][0] == 7 and told[-1][0] == 50
+    assert [len(frames) for _, frames in told[:5]] == [1, 1, 2, 4, 8]
+    assert sorted(frame for _, frames in told for frame in frames) == list(range(50))
+    again: list[list[int]] = []
+    Baker(Session("cpu", 1), shot_of(files)).bake(tmp_path, progress=lambda done, total, text, frames: again.append(list(frames)))
+    assert not any(again)  # all were readable before
+
+
+def test_a_bake_stops_within_a_frame(files: Path, tmp_path: Path) -> None:
+    baker = Baker(Session("cpu", 1), shot_of(files))
+    asked = itertools.count()
+    with pytest.raises(Cancelled):
+        baker.bake(tmp_path, stopped=lambda: next(asked) == 2)  # before the frame, then before each of its branches' chunks
+    assert len(CacheReader(tmp_path).frames()) == 0
+    assert not (tmp_path / "writing.lock").exists()
+    assert baker.bake(tmp_path).computed == 50
+
+
+def test_errors_of_all_threads_come_through_and_none_stays(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    baker, before = Baker(Session("cpu", 1), shot_of(files)), set(threading.enumerate())
+
+    def broken(count: int) -> Callable[..., None]:
+        calls = itertools.count()
+        return lambda self, original, *arguments: original(self, *arguments) if next(calls) < count else (_ for _ in ()).throw(UserError("broken"))
+
+    for owner, name in ((Baker, "views"), (CacheWriter, "put"), (type(baker.deformer), "motion")):
+        original, wrapper = getattr(owner, name), broken(3)
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, lambda self, *arguments, o=original, w=wrapper: w(self, o, *arguments))  # noqa: B023
+            with pytest.raises(UserError, match="broken"):
+                baker.bake(tmp_path / name)
+        assert set(threading.enumerate()) == before
+        result = baker.bake(tmp_path / name)
+        assert result.up_to_date >= 2 and result.up_to_date + result.computed == 50
+
+
+def test_frames_lie_in_the_cache_as_they_were_computed(files: Path, tmp_path: Path) -> None:
+    """Whatever the batches: the first frame alone, the others together."""
+    shot = shot_of(files)
+    session = Session("cpu", 1)
+    Baker(session, shot).bake(tmp_path / "a")
+    Baker(session, shot).bake(tmp_path / "b", first=[49, 20, 3])
+    a, b = (CacheReader(tmp_path / name) for name in "ab")
+    for frame in range(50):
+        np.testing.assert_array_equal(a.at(frame).means, b.at(frame).means)
+        np.testing.assert_array_equal(a.at(frame).uncertainty, b.at(frame).uncertainty)
+
+
+def test_a_session_goes_on_in_a_folder_that_others_changed(files: Path, tmp_path: Path) -> None:
+    """The writer that a session keeps knows when the folder is not as it left it."""
+    session, other = Session("cpu", 1), Session("cpu", 1)
+    shot, happy = shot_of(files), shot_of(files, [{"frame": 0, "emotion": "happy"}])
+    assert Baker(session, shot).bake(tmp_path / "c").computed == 50
+    assert Baker(session, shot).bake(tmp_path / "c").up_to_date == 50
+    assert Baker(other, happy).bake(tmp_path / "c").computed == 50
+    assert Baker(session, happy).bake(tmp_path / "c").up_to_date == 50
+    shutil.rmtree(tmp_path / "c")
+    assert Baker(session, shot).bake(tmp_path / "c").computed == 50
+    assert list(CacheReader(tmp_path / "c").frames()) == list(range(50))
+    # Live editing for a long time: slots of replaced frames are used again, and the index does not grow for ever.
+    for turn in range(30):
+        assert Baker(session, (happy, shot)[turn % 2]).bake(tmp_path / "c").computed == 50
+    store = next((tmp_path / "c").glob("store-*"))
+    reader = CacheReader(tmp_path / "c")
+    assert (store / "motion.bin").stat().st_size <= 2 * 50 * 20 * reader.header.moving
+    assert (store / "index.bin").stat().st_size <= (4 * 50 + 64 + 50) * 136
+
+
+def test_what_a_sound_says_is_kept_on_disk_for_other_processes(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UA3DTALK_CACHE", str(tmp_path / "kept"))
+    shot = shot_of(files)
+    Baker(Session("cpu", 1), shot).bake(tmp_path / "a")
+    kept = list((tmp_path / "kept").rglob("*.safetensors"))
+    assert len(kept) == 4
+    code = (
+        "import sys; from pathlib import Path; from ua3dtalk.engine.bake import Baker, Session\n"
+        "from ua3dtalk.engine.shot import load_shot; from ua3dtalk.engine.views import analysis\n"
+        "Baker(Session('cpu', 1), load_shot(Path(sys.argv[1]))).bake(Path(sys.argv[2])); print(len(analysis._known))\n"
+    )
+    save_shot(shot, tmp_path / "shot")
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "shot", tmp_path / "b"], cwd=STAGE, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "0"  # nothing was analysed
+    one, two = (next((tmp_path / x).glob("store-*")) / "motion.bin" for x in "ab")
+    assert one.read_bytes() == two.read_bytes()
 
 
 def test_without_sound_emotion_still_moves_the_face(files: Path, tmp_path: Path) -> None:

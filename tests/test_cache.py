@@ -102,6 +102,72 @@ def test_a_reader_sees_frames_as_they_come_and_are_replaced(tmp_path: Path) -> N
         assert reader.keys() == {5: key(77)}
 
 
+def test_an_open_reader_follows_an_index_that_is_torn_and_goes_on(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    with writer(whole) as target:
+        for frame in range(4):
+            put(target, frame)
+        target.finish()
+    store = next(whole.glob("store-*")).name
+    data, size = (whole / store / "index.bin").read_bytes(), ENTRY.itemsize
+    for cut in (1, 3, 4, 5, size // 2, size - 1):
+        index = tmp_path / f"{cut}" / store / "index.bin"
+        shutil.copytree(whole, tmp_path / f"{cut}")
+        index.write_bytes(data[: size + cut])  # the second entry was being written
+        reader = CacheReader(tmp_path / f"{cut}")
+        assert list(reader.frames()) == [0]
+        with open(index, "ab") as file:
+            file.write(data[size + cut : 2 * size])  # now it is whole
+        assert reader.refresh() and list(reader.frames()) == [0, 1]
+        with open(index, "ab") as file:
+            file.write(data[2 * size : 2 * size + cut])  # a kill; the next bake goes on behind it
+            file.write(data[3 * size :])
+        assert reader.refresh() and list(reader.frames()) == [0, 1, 3]
+        check(reader, 3, 3)
+
+
+def test_an_open_reader_sees_another_index_in_the_same_file(tmp_path: Path) -> None:
+    for name, seed, frames in (("a", 0, 3), ("b", 50, 5)):
+        with writer(tmp_path / name) as target:
+            for frame in range(frames):
+                put(target, frame, seed + frame)
+            target.finish()
+    reader = CacheReader(tmp_path / "a")
+    check(reader, 1, 1)
+    one, other = (next((tmp_path / name).glob("store-*")) for name in "ab")
+    for name in ("motion.bin", "uncertainty.bin", "index.bin"):  # as `cp` does: written over, longer than before
+        (one / name).write_bytes((other / name).read_bytes())
+    for frame in range(5):
+        check(reader, frame, 50 + frame)
+
+
+def test_a_writer_begins_again(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        put(target, 0)
+        put(target, 1)
+    assert not (tmp_path / "writing.lock").exists()
+    target.begin(header())
+    with target, pytest.raises(UserError, match="another bake"):
+        writer(tmp_path)
+    for turn in range(5):
+        target.begin(header())
+        with target:
+            assert target.has(1, key(1)) and target.knows(key(1))
+            put(target, 0, 10 * turn + 2)
+            put(target, 0, 10 * turn + 3)
+            assert target.knows(key(10 * turn + 2))  # a frame that only moved may still want it
+    with writer(tmp_path):  # another one has been here
+        pass
+    target.begin(header())
+    with target:
+        assert target.has(0, key(43)) and not target.knows(key(42))
+        assert target.reuse(7, key(1))
+    reader = CacheReader(tmp_path)
+    for frame, seed in ((0, 43), (1, 1), (7, 1)):
+        check(reader, frame, seed)
+    assert (tmp_path / reader.header.store / "motion.bin").stat().st_size <= 4 * 2000
+
+
 def test_frames_share_data_by_key(tmp_path: Path) -> None:
     with writer(tmp_path) as target:
         put(target, 0, seed=9)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
-from ua3dtalk.engine.audio import Sound
+from ua3dtalk.engine.audio import Sound, read_sound
 from ua3dtalk.engine.errors import UserError
-from ua3dtalk.engine.views import build_providers
+from ua3dtalk.engine.files import file_hash
+from ua3dtalk.engine.views import Track, TrackStore, build_providers
+from ua3dtalk.engine.views import store as store_module
 from ua3dtalk.engine.views import analysis as analysis_module
 from ua3dtalk.engine.views.content import ContentNet, silence_features
 
@@ -157,3 +162,77 @@ def test_a_learned_provider_without_its_weights_is_refused() -> None:
     for given in ({}, some):
         with pytest.raises(UserError, match="weights"):
             build_providers(META, given)
+
+
+class TestStore:
+    """Tracks on disk."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> tuple[Path, str]:
+        soundfile.write(tmp_path / "s.wav", babble(2.0), 16000)
+        return tmp_path / "s.wav", file_hash(tmp_path / "s.wav")
+
+    @staticmethod
+    def same(a: dict[str, Track], b: dict[str, Track]) -> bool:
+        times = np.array([np.nan, 0.0, 0.7, 1.99])
+        return all(type(a[view]) is type(b[view]) and np.array_equal(a[view].at(times), b[view].at(times)) for view in META)
+
+    def test_what_was_made_is_found_again(self, file: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        providers = build_providers(META, weights())
+        plain = {view: provider.track(read_sound(file[0])) for view, provider in providers.items()}
+        store = TrackStore(tmp_path / "kept")
+        assert self.same(store.tracks(providers, *file), plain)
+        assert len(list((tmp_path / "kept").iterdir())) == 4
+        monkeypatch.setattr(store_module, "read_sound", lambda path: pytest.fail("read again"))
+        again = TrackStore(tmp_path / "kept").tracks(build_providers(META, weights()), *file)
+        assert self.same(again, plain)
+        confidence = plain["emotion"].confidence_at(np.array([0.5]))
+        assert again["emotion"].confidence_at(np.array([0.5])) == confidence
+
+    def test_other_weights_and_sounds_are_other_tracks(self, file: tuple[Path, str], tmp_path: Path) -> None:
+        store, some = TrackStore(tmp_path / "kept"), weights()
+        store.tracks(build_providers(META, some), *file)
+        some["provider.exp.last.bias"] = some["provider.exp.last.bias"] + 1
+        store.tracks(build_providers(META, some), *file)
+        assert len(list((tmp_path / "kept").iterdir())) == 5
+        soundfile.write(file[0], babble(2.0, seed=1), 16000)
+        with pytest.raises(UserError, match="s.wav has changed"):
+            store.tracks(build_providers(META, some), *file)
+        store.tracks(build_providers(META, some), file[0], file_hash(file[0]))
+        assert len(list((tmp_path / "kept").iterdir())) == 9
+
+    def test_damaged_files_are_made_anew(self, file: tuple[Path, str], tmp_path: Path) -> None:
+        providers, store = build_providers(META, weights()), TrackStore(tmp_path / "kept")
+        plain = {view: provider.track(read_sound(file[0])) for view, provider in providers.items()}
+        store.tracks(providers, *file)
+        random = np.random.default_rng(0)
+        for path in (tmp_path / "kept").iterdir():
+            whole = path.read_bytes()
+            places = random.integers(0, len(whole), 12)
+            for spoilt in (b"", whole[:9], whole[:-1], *(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in places)):
+                path.write_bytes(spoilt)
+                assert self.same(store.tracks(providers, *file), plain)
+                assert path.read_bytes() == whole
+
+    def test_the_folder_does_not_grow_for_ever(self, file: tuple[Path, str], tmp_path: Path) -> None:
+        providers = build_providers(META, weights())
+        TrackStore(tmp_path / "kept").tracks(providers, *file)
+        size = sum(path.stat().st_size for path in (tmp_path / "kept").iterdir())
+        old = tmp_path / "kept" / ".x.safetensors.y.part"
+        old.write_bytes(b"left by a killed process")
+        for path in (tmp_path / "kept").iterdir():
+            os.utime(path, (1e9, 1e9))
+        exp = {"exp": providers["exp"]}
+        TrackStore(tmp_path / "kept").tracks(exp, *file)  # used now: it stays longest
+        used = {path for path in (tmp_path / "kept").iterdir() if path.stat().st_mtime > 1e9}
+        assert len(used) == 1
+        soundfile.write(tmp_path / "t.wav", babble(2.0, seed=1), 16000)
+        TrackStore(tmp_path / "kept", limit=2 * size - 1000).tracks(providers, tmp_path / "t.wav", file_hash(tmp_path / "t.wav"))
+        left = set((tmp_path / "kept").iterdir())
+        assert used < left and old not in left and 5 <= len(left) < 8
+
+    def test_a_disk_that_refuses_costs_nothing_but_time(self, file: tuple[Path, str], tmp_path: Path) -> None:
+        providers = build_providers(META, weights())
+        (tmp_path / "kept").write_text("a file where the folder should be")
+        plain = {view: provider.track(read_sound(file[0])) for view, provider in providers.items()}
+        assert self.same(TrackStore(tmp_path / "kept").tracks(providers, *file), plain)

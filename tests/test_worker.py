@@ -97,6 +97,19 @@ def test_a_whole_day(client: WorkerClient, shot_file: Path, tmp_path: Path) -> N
     newer.wait(60)
     assert older.state == "cancelled"
 
+    # Live editing: the frame that is wanted comes first, and is named as it becomes readable; a newer request takes over.
+    edits = []
+    for generation, frame in enumerate((1200, 30, 611), start=3):
+        edits.append(client.request("bake", {"shot": str(shot_file), "out": str(tmp_path / "live"), "order": [frame]}, ("live", generation)))
+        until(client, lambda: edits[-1].frames)  # noqa: B023
+        assert edits[-1].frames[0] == frame and frame in CacheReader(tmp_path / "live").frames()
+    edits[-1].cancel()
+    with pytest.raises(Cancelled):
+        edits[-1].wait(60)
+    assert [job.state for job in edits] == ["cancelled"] * 3
+    readable = [frame for job in edits for frame in job.frames]
+    assert sorted(readable) == list(CacheReader(tmp_path / "live").frames())
+
     with pytest.raises(UserError, match="nowhere"):
         client.request("bake", {"shot": str(tmp_path / "nowhere"), "out": str(tmp_path)}).wait(60)
     with pytest.raises(UserError, match="no method"):

