@@ -57,12 +57,12 @@ class ViewEquations:
         # Discs seen edge on stand for more than one colour each: such pixels count less.
         normal = Rotation.from_quat(quats, scalar_first=True).as_matrix()[:, :, 2]
         facing = np.where(flat, np.abs((normal * self.splatting.directions).sum(axis=1)), 1.0)
-        facing, left = self.splatting.forward(facing[:, None])
+        facing, covered = self.splatting.forward(facing[:, None])
         # A pixel counts as far as the person fills it in the render, and asks for the render's colour as far as the splats cover it:
         # coverage is the business of the geometry, not of the colours.
         self.alpha = picture[..., 3:] * np.clip(facing, 0.1, 1.0) ** 2
         self.rgb = picture[..., :3]
-        self.target = self.rgb * (1.0 - left[..., None])
+        self.target = self.rgb * covered[..., None]
 
     def apply(self, sh: NDArray) -> FloatArray:
         return self.splatting.forward(np.einsum("nk,nkc->nc", self.basis, sh))[0]

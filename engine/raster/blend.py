@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from . import conventions as c
 from .lanes import LANES, absolute, both, least, load, ramp, some, store, total, where, zeros
-from .projection import ACROSS, DOWN, HEIGHT, LIMIT, OPACITY, SLOPE, X, Y, Projected
+from .projection import ACROSS, BASE, DOWN, HEIGHT, OPACITY, SLOPE, X, Y, Projected
 from .tiles import TILE, Tiles
 
 assert LANES == TILE
@@ -27,8 +27,8 @@ _NOT_CLAMPED = np.nextafter(_MAX_ALPHA, np.float32(0))
 _MIN_TRANSMITTANCE = np.float32(c.MIN_TRANSMITTANCE)
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
-# exp(-s) for 0 <= s <= 6 as p(s / 8) ** 8: no library call in the inner loop.
-_LAST, _EIGHTH = np.float32(6), np.float32(0.125)
+# exp(-8 t) for 0 <= t <= 6 / 8 as p(t) ** 8: no library call in the inner loop. Alpha falls under MIN_ALPHA at _LAST.
+_LAST = np.float32(-math.log(c.MIN_ALPHA) / 8)
 _EXP = chebyshev.cheb2poly(
     chebyshev.Chebyshev.interpolate(lambda t: np.exp(-t), 6, domain=[0, 6 / 8]).convert(domain=[-1, 1]).coef
 ).astype(np.float32)
@@ -53,9 +53,10 @@ class Gradients:
     values: FloatArray
 
 
-def forward(tiles: Tiles, projected: Projected, values: FloatArray, blended: FloatArray, left: FloatArray) -> None:
-    """values [N,C] -> blended [C,H,W] and what light is left [H,W], both written."""
-    _forward(tiles.ids, tiles.starts, projected.ellipses, values, blended, left)
+def forward(tiles: Tiles, projected: Projected, values: FloatArray, blended: FloatArray, alphas: FloatArray) -> None:
+    """values [N,C] -> blended [C,H,W] and alphas [H,W], both written. Alpha is the sum of the weights, which for faint pixels is closer than
+    1 - transmittance."""
+    _forward(tiles.ids, tiles.starts, projected.ellipses, values, blended, alphas)
 
 
 def adjoint(tiles: Tiles, projected: Projected, planes: FloatArray, squared: bool = False) -> NDArray[np.float64]:
@@ -65,11 +66,11 @@ def adjoint(tiles: Tiles, projected: Projected, planes: FloatArray, squared: boo
     return _sum_entries(tiles.slots, entries)
 
 
-def backward(tiles: Tiles, projected: Projected, values: FloatArray, v_blended: FloatArray, v_left: FloatArray) -> Gradients:
-    """Gradients of what a loss with gradients v_blended [C,H,W] and v_left [H,W] depends on."""
+def backward(tiles: Tiles, projected: Projected, values: FloatArray, v_blended: FloatArray, v_alphas: FloatArray) -> Gradients:
+    """Gradients of what a loss with gradients v_blended [C,H,W] and v_alphas [H,W] depends on."""
     entries = np.zeros((len(tiles.ids), _GEOMETRY + values.shape[1]), np.float32)
     _backward(
-        tiles.ids, tiles.starts, tiles.boxes, tiles.slots, projected.ellipses, values, v_blended, v_left, entries,
+        tiles.ids, tiles.starts, tiles.boxes, tiles.slots, projected.ellipses, values, v_blended, v_alphas, entries,
     )  # fmt: skip
     sums = _sum_entries(tiles.slots, entries).astype(np.float32)
     return Gradients(*(np.ascontiguousarray(x) for x in (sums[:, :2], sums[:, 2:5], sums[:, 5], sums[:, 6:8], sums[:, 8:])))
@@ -77,8 +78,9 @@ def backward(tiles: Tiles, projected: Projected, values: FloatArray, v_blended: 
 
 @njit
 def _add(state, k, g, row, alpha, weight):
-    values, sums = state
+    values, sums, alphas = state
     channels = values.shape[1]
+    store(alphas, row * LANES, load(alphas, row * LANES) + weight)
     for channel in range(channels):
         at = (row * channels + channel) * LANES
         store(sums, at, load(sums, at) + weight * values[g, channel])
@@ -112,37 +114,40 @@ def _walk_with(act):
 
     @njit
     def walk(ids, begin, end, ellipses, left, top, light, state):
+        lit = -1  # a bit for each row that is not finished
         for k in range(begin, end):
-            if (k - begin) % 32 == 31:
-                lit = False
+            if (k - begin) % 16 == 15:
+                lit = 0
                 for row in range(TILE):
-                    lit = lit or some(load(light, row * LANES) > 0.0)
-                if not lit:
+                    lit |= int(some(load(light, row * LANES) > 0.0)) << row
+                if lit == 0:
                     break
             g = ids[k]
             x, y = ellipses[g, X] - left - 0.5, ellipses[g, Y] - top - 0.5
-            slope, half_down = ellipses[g, SLOPE], 0.5 * ellipses[g, DOWN]
-            half_across, opacity, limit = np.float32(0.5 * ellipses[g, ACROSS]), np.float32(ellipses[g, OPACITY]), np.float32(ellipses[g, LIMIT])
+            # An eighth of the exponent, -log(opacity) included.
+            slope, base = ellipses[g, SLOPE], ellipses[g, BASE] / 8
+            across, down = np.float32(ellipses[g, ACROSS] / 16), ellipses[g, DOWN] / 16
             first = int(max(0.0, math.ceil(y - ellipses[g, HEIGHT])))
             last = int(min(TILE - 1.0, math.floor(y + ellipses[g, HEIGHT])))
             for row in range(first, last + 1):
+                if (lit >> row) & 1 == 0:
+                    continue
                 dy = row - y
-                start, rest = np.float32(-x - slope * dy), np.float32(half_down * dy * dy)
+                start, rest = np.float32(-x - slope * dy), np.float32(base + down * dy * dy)
                 # The tile may lie beside the ellipse in this row.
                 off = max(start, -start - np.float32(LANES - 1))
-                if off > 0 and half_across * off * off + rest > limit:
+                if off > 0 and across * off * off + rest > _LAST:
                     continue
                 u = ramp() + start
-                s = u * u * half_across + rest
-                t = least(s, _LAST) * _EIGHTH
-                e = t * (t * (t * (t * (t * (t * _E6 + _E5) + _E4) + _E3) + _E2) + _E1) + _E0
+                t = u * u * across + rest
+                t2 = t * t
+                e = (t * _E1 + _E0) + t2 * ((t * _E3 + _E2) + t2 * (t2 * _E6 + (t * _E5 + _E4)))
                 e = e * e
                 e = e * e
-                e = e * e
-                alpha = least(e * opacity, _MAX_ALPHA)
+                alpha = least(e * e, _MAX_ALPHA)
                 before = load(light, row * LANES)
                 after = before * (_ONE - alpha)
-                seen = s <= limit
+                seen = t <= _LAST
                 used = both(seen, after > _MIN_TRANSMITTANCE)
                 store(light, row * LANES, where(used, after, where(seen, -1.0 * absolute(before), before)))
                 if some(used):
@@ -182,19 +187,17 @@ def _write(plane, top, left, tile, offset, step):
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _forward(ids, starts, ellipses, values, blended, left_over):
+def _forward(ids, starts, ellipses, values, blended, alphas):
     channels, height, width = blended.shape
     across, tiles = (width + TILE - 1) // TILE, len(starts) - 1
     for group in prange(min(_GROUPS, tiles)):
-        light, sums = np.empty((TILE, LANES), np.float32), np.empty((TILE, channels, LANES), np.float32)
+        light, sum_of_weights = np.empty((TILE, LANES), np.float32), np.empty((TILE, LANES), np.float32)
+        sums = np.empty((TILE, channels, LANES), np.float32)
         for tile in range(group, tiles, _GROUPS):
             left, top = (tile % across) * TILE, (tile // across) * TILE
-            light[:] = 1.0
-            sums[:] = 0.0
-            _walk_adding(ids, starts[tile], starts[tile + 1], ellipses, left, top, light, (values, sums))
-            for row in range(TILE):
-                store(light, row * LANES, absolute(load(light, row * LANES)))
-            _write(left_over, top, left, light, 0, LANES)
+            light[:], sum_of_weights[:], sums[:] = 1.0, 0.0, 0.0
+            _walk_adding(ids, starts[tile], starts[tile + 1], ellipses, left, top, light, (values, sums, sum_of_weights))
+            _write(alphas, top, left, sum_of_weights, 0, LANES)
             for channel in range(channels):
                 _write(blended[channel], top, left, sums, channel * LANES, channels * LANES)
 
@@ -222,7 +225,7 @@ def _adjoint(ids, starts, boxes, slots, ellipses, planes, squared, entries):
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _backward(ids, starts, boxes, slots, ellipses, values, v_blended, v_left, entries):
+def _backward(ids, starts, boxes, slots, ellipses, values, v_blended, v_alphas, entries):
     channels, height, width = v_blended.shape
     across, tiles = (width + TILE - 1) // TILE, len(starts) - 1
     for group in prange(min(_GROUPS, tiles)):
@@ -243,11 +246,11 @@ def _backward(ids, starts, boxes, slots, ellipses, values, v_blended, v_left, en
             _walk_remembering(ids, starts[tile], starts[tile + 1], ellipses, left, top, light, (alphas, places, count))
             for channel in range(channels):
                 _read(v_blended[channel], top, left, given, channel * LANES, channels * LANES)
-            _read(v_left, top, left, behind, 0, LANES)
+            _read(v_alphas, top, left, behind, 0, LANES)
             for r in range(TILE):
                 after = absolute(load(light, r * LANES))
                 store(light, r * LANES, after)
-                store(behind, r * LANES, load(behind, r * LANES) * after)
+                store(behind, r * LANES, -1.0 * load(behind, r * LANES) * after)
             at = count[0]
             while at > 0:
                 k = places[at - 1, 0]

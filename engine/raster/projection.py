@@ -14,7 +14,7 @@ from . import conventions as c
 FloatArray = NDArray[np.float32]
 
 # Columns of Projected.ellipses: 64 bytes a Gaussian, read in one go while blending.
-X, Y, ACROSS, SLOPE, DOWN, OPACITY, LIMIT, HEIGHT = range(8)
+X, Y, ACROSS, SLOPE, DOWN, BASE, OPACITY, HEIGHT = range(8)
 
 
 @dataclass
@@ -26,8 +26,8 @@ class Projected:
     1 / across what variance of x is left.
 
     Attributes:
-        ellipses: [N,8] float64; columns X, Y (centre, px), ACROSS, SLOPE, DOWN, OPACITY, LIMIT (exponent past which alpha < 1/255),
-            HEIGHT (half the height in px of the box outside which that is so).
+        ellipses: [N,8] float64; columns X, Y (centre, px), ACROSS, SLOPE, DOWN, BASE (-log opacity, added to the exponent), OPACITY, HEIGHT (half
+            the height in px of the box outside which alpha < 1/255).
         depths: [N] float32, camera z.
         reach: [N,2] float32, half width and height of that box.
         radii: [N,2] int32, `reach` rounded up; 0 where the Gaussian is not drawn.
@@ -130,8 +130,8 @@ def _project(means, quats, scales, opacities, view, lens, width, height, near, e
         determinant = xx * yy - xy * xy
         if not (determinant > 0.0 and determinant < math.inf):
             continue
-        limit = math.log(opacity / c.MIN_ALPHA)
-        extend = min(c.EXTEND, math.sqrt(2.0 * limit))
+        base = -math.log(opacity)
+        extend = min(c.EXTEND, math.sqrt(2.0 * max(0.0, -math.log(c.MIN_ALPHA) - base)))
         px, py = lens[0] * x * rz + lens[2], lens[1] * y * rz + lens[3]
         wide, high = extend * math.sqrt(xx), extend * math.sqrt(yy)
         radius_x, radius_y = math.ceil(wide), math.ceil(high)
@@ -139,7 +139,7 @@ def _project(means, quats, scales, opacities, view, lens, width, height, near, e
             continue
         ellipses[i, X], ellipses[i, Y] = px, py
         ellipses[i, ACROSS], ellipses[i, SLOPE], ellipses[i, DOWN] = yy / determinant, xy / yy, 1.0 / yy
-        ellipses[i, OPACITY], ellipses[i, LIMIT], ellipses[i, HEIGHT] = opacity, limit, high
+        ellipses[i, BASE], ellipses[i, OPACITY], ellipses[i, HEIGHT] = base, opacity, high
         depths[i] = z
         reach[i, 0], reach[i, 1] = wide, high
         radii[i, 0], radii[i, 1] = min(radius_x, 2.0**30), min(radius_y, 2.0**30)

@@ -26,10 +26,10 @@ def rasterization(
 
     def layer(members: Tensor) -> Layer:
         drawn = [_blend(ellipses, camera, members, torch.cat(values, 2)[camera], width, height) for camera in range(len(viewmats))]
-        left, blended = (torch.stack(x) for x in zip(*drawn))
+        alphas, blended = (torch.stack(x) for x in zip(*drawn))
         rest = blended[..., 1:]
         colors, spread = (rest[..., :3], rest[..., 3:]) if sh is not None else (None, rest)
-        return Layer(left, blended[..., 0], colors, None if features is None else spread)
+        return Layer(alphas, blended[..., 0], colors, None if features is None else spread)
 
     whole = _layers(branch, composite, means)
     picture = layer(whole[0]) if len(whole) == 1 else layer(whole[0]).over(layer(whole[1]))
@@ -168,9 +168,9 @@ def _row(ellipses: _Ellipses, camera: int, order: Tensor, row: int, width: int) 
 def _blend(
     ellipses: _Ellipses, camera: int, members: Tensor, values: Tensor, width: int, height: int
 ) -> tuple[Tensor, Tensor]:
-    """values [N,D] -> what light is left [H,W], blended [H,W,D]."""
+    """values [N,D] -> alphas [H,W], blended [H,W,D]."""
     order = _order(ellipses, camera, members)
-    left, blended = [], []
+    alphas, blended = [], []
     for row in range(height):
         _, alpha, after = _row(ellipses, camera, order, row, width)
         # Transmittance only falls: once it would be too low, it is for all that follow.
@@ -178,5 +178,5 @@ def _blend(
         after = torch.cumprod(1 - alpha, 0)
         before = torch.cat([torch.ones(1, width, dtype=torch.float64), after])
         blended.append((alpha * before[:-1]).mT @ values[order])
-        left.append(before[-1])
-    return torch.stack(left), torch.stack(blended)
+        alphas.append(1 - before[-1])
+    return torch.stack(alphas), torch.stack(blended)

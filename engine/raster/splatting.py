@@ -41,12 +41,12 @@ class Splatting:
             self.tiles: Tiles = sort_into_tiles(self.projected, width, height)
 
     def forward(self, values: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """values [N,C] -> blended [H,W,C] (no background) and what light is left [H,W] (1 - alpha)."""
+        """values [N,C] -> blended [H,W,C] (over nothing) and alphas [H,W]."""
         values = _array(values, (len(self.means), None), "values")
-        blended, left = (np.empty((*more, self.height, self.width), np.float32) for more in (values.shape[1:], ()))
+        blended, alphas = (np.empty((*more, self.height, self.width), np.float32) for more in (values.shape[1:], ()))
         with Threads(self.threads):
-            blend.forward(self.tiles, self.projected, values, blended, left)
-        return np.moveaxis(blended, 0, 2), left
+            blend.forward(self.tiles, self.projected, values, blended, alphas)
+        return np.moveaxis(blended, 0, 2), alphas
 
     def adjoint(self, picture: ArrayLike, squared: bool = False) -> NDArray[np.float64]:
         """Transpose of `forward`: picture [H,W,C] -> [N,C], the sum over pixels of each Gaussian's weight (or its square) * pixel."""
