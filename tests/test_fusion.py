@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mpmath
 import numpy as np
+import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -104,6 +105,50 @@ def test_uncertainty_is_exact_where_covariances_are_diagonal() -> None:
     want = [np.trace(sum(total @ p @ np.diag(part[0]) @ p @ total for p, part in zip(precisions, x))) / 6 for x in (d, e)]
     found = reference.state_uncertainty([torch.from_numpy(x) for x in d], [torch.from_numpy(x) for x in e])
     assert np.allclose([float(x[0]) for x in found], want)
+
+
+@pytest.mark.parametrize("case", ["identical members", "dead view", "silent view", "certain view", "one member"])
+def test_fusion_at_its_edges(case: str) -> None:
+    """Dead: a variance beyond all others; silent: weights of zero say 0 +- 1 throughout; certain: a variance below all others."""
+    means, logvars = states(4, 1 if case == "one member" else 5, 4, 6, -20, 20, 1.0, 3)
+    if case == "identical members":
+        means[:], logvars[:] = means[:, :1], logvars[:, :1]
+    elif case == "silent view":
+        means[1], logvars[1] = 0, 0
+    elif case != "one member":
+        logvars[1] = 20 if case == "dead view" else -20
+        means[1] *= 1e-3
+    truth = exact_fusion(means, logvars)
+    kernel, aleatoric, epistemic, good = run_kernel(means, logvars)
+    single = solve_rows(torch.from_numpy(means), torch.from_numpy(logvars))
+    double = solve_rows(torch.from_numpy(means).double(), torch.from_numpy(logvars).double())
+    assert good.any() and double.good.all()
+    for found, rows in ((kernel, good), (single.mean.numpy(), single.good.numpy()), (double.mean.numpy(), double.good.numpy())):
+        assert np.abs(found - truth)[rows].max(initial=0) < 1e-5 * np.abs(truth).max()
+    assert np.isfinite(aleatoric).all() and np.isfinite(epistemic).all()
+
+
+@given(bound=st.floats(0.01, 1e5), low=st.floats(-20, 20), high=st.floats(-20, 20), seed=st.integers(0, 99))
+@example(bound=7.0, low=-20, high=20, seed=0)
+@settings(max_examples=10, deadline=None)
+def test_kernel_bounds_log_variances(bound: float, low: float, high: float, seed: int) -> None:
+    means, logvars = states(3, 4, 70, 5, min(low, high), max(low, high), 0.0, seed)
+    _, aleatoric, epistemic, _ = run_kernel(means, logvars, bound)
+    variance = np.exp(bound * np.tanh(logvars.astype(np.float64) / bound)).mean(1)
+    wanted = (1 / (1 / variance).sum(0)).mean(1)  # without epistemic parts: the variance of precision-weighted means
+    assert np.abs(aleatoric / wanted - 1).max() < 1e-5
+    assert (epistemic == 0).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 100, -100])
+@pytest.mark.parametrize("bound", [0, 7])
+def test_log_variances_that_single_precision_cannot_hold_are_noticed(value: float, bound: float) -> None:
+    means, logvars = states(3, 4, 6, 5, -1, 1, 1.0, 0)
+    logvars[1, :, 2, 3] = value
+    fused, aleatoric, epistemic, good = run_kernel(means, logvars, bound)
+    noticed = ~(good & np.isfinite(fused).all(1) & np.isfinite(aleatoric) & np.isfinite(epistemic))
+    # A bound turns what is merely large into its own size.
+    assert noticed.tolist() == [row == 2 and (bound == 0 or np.isnan(value)) for row in range(6)]
 
 
 def test_spoilt_rows_are_noticed() -> None:

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..avatar import Avatar, Gaussians
-from ..avatar.gaussians import normalise, sigmoid, softplus
+from ..avatar import Avatar
+from ..avatar.gaussians import normalise, softplus
 from ..errors import Cancelled, UserError
 from .fusion import diagonal_uncertainty, solve_rows
 from .kernel import LANES, fuse_rows
@@ -60,7 +60,7 @@ class Motion:
 
 
 class Deformer:
-    """An avatar's networks, made ready.
+    """An avatar's networks, made ready. It keeps nothing of the avatar's tensors: the file may be written over or deleted.
 
     Args:
         avatar: with networks of at least one branch.
@@ -74,7 +74,7 @@ class Deformer:
     def __init__(self, avatar: Avatar, device: str = "auto", threads: int | None = None) -> None:
         if avatar.is_static:
             raise UserError(f"{_name(avatar)} has no networks: a static avatar does not move.", "Choose a trained avatar.")
-        self.avatar = avatar
+        self._name = _name(avatar)
         self.device = _device(device)
         self.threads = max(1, threads if threads is not None else (os.cpu_count() or 2) - 1)
         if self.device.type == "cpu":
@@ -122,7 +122,7 @@ class Deformer:
             try:
                 return Motion(**{branch: made.motion(frames, self.threads, stopped) for branch, made in self._branches.items()})
             except ArithmeticError as error:
-                raise UserError(f"{_name(self.avatar)}: {error}.", "Its weights are damaged, or its training diverged.") from error
+                raise UserError(f"{self._name}: {error}.", "Its weights are damaged, or its training diverged.") from error
 
     def moved(self, motion: Motion) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The moving Gaussians (`Avatar.moving`) of each branch with networks, activated, in avatar space.
@@ -142,28 +142,6 @@ class Deformer:
                 np.broadcast_to(turned, (*shape, 4)),
                 np.broadcast_to(sized, (*shape, 3)),
             )
-        return found
-
-    def deformed(self, motion: Motion, frame: int) -> dict[str, Gaussians]:
-        """Every branch's Gaussians in one frame, activated, in avatar space: raw quaternions and scales get the motion first.
-
-        Args:
-            motion: what `motion` gave.
-            frame: index into its frames.
-        """
-        found = {}
-        for branch in self.avatar.branches:
-            get = lambda name: np.array(self.avatar.tensors[f"{branch}.{name}"], np.float32)  # noqa: B023, E731
-            means, quats, scales = get("means"), get("quats"), get("scales")
-            moved: BranchMotion | None = getattr(motion, branch)
-            if moved is not None:
-                rows = self.avatar.moving(branch)
-                means[rows] += moved.d_means[frame]
-                if moved.d_quats is not None:
-                    quats[rows] += moved.d_quats[frame]
-                if moved.d_scales is not None:
-                    scales[rows] += moved.d_scales[frame]
-            found[branch] = Gaussians(means, normalise(quats), softplus(scales), sigmoid(get("opacities")), get("sh"))
         return found
 
 
@@ -318,7 +296,8 @@ class _Fuse:
             *again, whole = self._solve(bad, torch.float64)
             if not bool(whole.all() & all(value.isfinite().all() for value in again)):
                 raise ArithmeticError(f"its networks give no finite motion in frame {frame} of this batch")
-            fused[bad], aleatoric[bad], epistemic[bad] = (value.to(fused.dtype) for value in again)
+            largest = torch.finfo(fused.dtype).max
+            fused[bad], aleatoric[bad], epistemic[bad] = (value.clamp(max=largest).to(fused.dtype) for value in again)
         return fused, aleatoric, epistemic
 
     def _solve(self, rows: Tensor | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
