@@ -120,17 +120,19 @@ def _apart(precision, places, VIEWS: tl.constexpr, PER: tl.constexpr):
 
 
 @triton.jit
-def _places(base, lane, view, GROUPS: tl.constexpr, PER: tl.constexpr, GROUP: tl.constexpr):
+def _places(base, lane, g, GROUPS: tl.constexpr, PER: tl.constexpr, GROUP: tl.constexpr):
     """Where a lane finds channel 0: its contrasts, its view's centre and variance.
 
-    The loops move these along instead of computing them anew: a pointer that is an expression has the compiler search
-    all of the kernel for accesses like it, for every access, which takes minutes.
+    Two things keep the compiler from harm. The gather changes nothing, but hides that neighbours lie side by side, for
+    which the lanes would be dealt out anew around every read; a read is one line of memory either way. And the loops move
+    these pointers along: for each that is an expression in a loop it searches all of the kernel, which takes minutes.
     """
+    own = tl.gather(lane * GROUP + g, lane, 1)
     found = ()
     for a in tl.static_range(GROUPS):
-        found = found + (base + (a * LANES + lane) * GROUP,)
-    own = base + (GROUPS * LANES + view) * GROUP
-    return found + (own, own + LANES // PER * GROUP)
+        found = found + (base + (a * LANES * GROUP + own),)
+    centre = base + tl.gather((GROUPS * LANES + lane // PER) * GROUP + g, lane, 1)
+    return found + (centre, centre + LANES // PER * GROUP)
 
 
 @triton.jit
@@ -249,7 +251,7 @@ def fuse_kernel(
     lane = tl.arange(0, LANES)[None, :] + tl.zeros((GROUP, LANES), tl.int32)
     view = lane // PER
     zero = tl.zeros((GROUP, LANES), tl.float32)
-    base = packed + tl.program_id(0).to(tl.int64) * (LATENT * SLOTS * GROUP) + g
+    base = packed + tl.program_id(0).to(tl.int64) * (LATENT * SLOTS * GROUP)
 
     # Channels are read AHEAD of their use, round and round.
     nothing = ()
@@ -258,7 +260,7 @@ def fuse_kernel(
     ahead = ()
     for i in tl.static_range(AHEAD):
         ahead = ahead + (nothing,)
-    places = _places(base, lane, view, GROUPS, PER, GROUP)
+    places = _places(base, lane, g, GROUPS, PER, GROUP)
     u = nothing
     for k in range(AHEAD):
         u, ahead, places = _read(ahead, places, _step(k, LATENT, STRIDE), GROUPS + 2)

@@ -24,6 +24,8 @@ ROWS = 64
 PIECE = 32
 """Outputs of the second layers that are computed at a time."""
 
+LOG2_E = tl.constexpr(1.4426950408889634)
+
 DEPTH = tl.constexpr(32)
 """Inputs of the first layer that are multiplied at a time."""
 
@@ -99,10 +101,10 @@ def members_kernel(
                 place = target + column[None, :] * (SLOTS * GROUP) + slot * GROUP
                 tl.store(place, (sums[i] - t * value) * scale, mask=kept & is_mean & (t > 0))
             if (i + 1) * PIECE > LATENT:
-                logvar = value
-                if BOUNDED:
-                    logvar = bound - 2 * bound / (tl.exp(2 * value / bound) + 1)  # bound * tanh(value / bound)
-                value = tl.where(is_mean, value, tl.exp(logvar))
+                power = value * LOG2_E
+                if BOUNDED:  # bound * tanh(value / bound), with tanh(y) = 1 - 2 / (exp(2 y) + 1)
+                    power = (bound * LOG2_E) * (1 - 2 / (tl.exp2(value * (2 * LOG2_E / bound)) + 1))
+                value = tl.where(is_mean, value, tl.exp2(power))
             grown = grown + (sums[i] + value,)
         sums = grown
     for i in tl.static_range((2 * LATENT + PIECE - 1) // PIECE):
