@@ -261,6 +261,12 @@ def test_an_avatar_written_over_during_a_bake_spoils_nothing(files: Path, tmp_pa
         Baker(Session("cpu", 1), shot)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_session_lets_the_avatar_file_go(files: Path) -> None:
+    head = Session("cpu", 1).head(files / "head.safetensors")
+    assert head.deformer is not None and str(files / "head.safetensors") not in Path("/proc/self/maps").read_text()
+
+
 def test_an_avatar_refuses_a_provider_it_was_not_trained_with(files: Path, tmp_path: Path) -> None:
     avatar = talking_avatar()
     avatar.meta.views["audio"].version = 99

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,19 @@ def test_features_do_not_follow_the_pieces(monkeypatch: pytest.MonkeyPatch, meta
     monkeypatch.setattr(analysis_module, "PIECE", piece)
     for view, provider in build_providers(meta, weights()).items():
         np.testing.assert_allclose(provider.track(sound(samples)).features, whole[view].features, atol=2e-5, err_msg=view)
+
+
+def test_memory_grows_by_little_more_than_the_features() -> None:
+    """Beside its samples an hour of sound (360,000 frames) takes less than 360 MB while it is worked on."""
+    providers, peaks = build_providers(META, weights()), []
+    for seconds in (60, 180):
+        heard = sound(np.tile(babble(20.0), seconds // 20))
+        tracemalloc.start()
+        for provider in providers.values():
+            provider.track(heard)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / (120 * 100) < 1000
 
 
 def test_noise_and_full_scale_stay_finite() -> None:

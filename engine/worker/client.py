@@ -211,6 +211,7 @@ class WorkerClient:
         if self._listener in readable:
             try:
                 connection, _ = self._listener.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
                 return
             connection.settimeout(5.0)
