@@ -15,7 +15,7 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from . import conventions as c
-from .lanes import LANES, absolute, both, least, load, ramp, some, store, total, where, zeros
+from .lanes import LANES, ROUNDING, absolute, both, least, load, ramp, scaled, some, store, total, where, zeros
 from .projection import ACROSS, BASE, DOWN, HEIGHT, OPACITY, SLOPE, X, Y, Projected
 from .tiles import TILE, Tiles
 
@@ -27,12 +27,12 @@ _NOT_CLAMPED = np.nextafter(_MAX_ALPHA, np.float32(0))
 _MIN_TRANSMITTANCE = np.float32(c.MIN_TRANSMITTANCE)
 _HALF, _ONE = np.float32(0.5), np.float32(1)
 
-# exp(-8 t) for 0 <= t <= 6 / 8 as p(t) ** 8: no library call in the inner loop. Alpha falls under MIN_ALPHA at _LAST.
-_LAST = np.float32(-math.log(c.MIN_ALPHA) / 8)
-_EXP = chebyshev.cheb2poly(
-    chebyshev.Chebyshev.interpolate(lambda t: np.exp(-t), 6, domain=[0, 6 / 8]).convert(domain=[-1, 1]).coef
-).astype(np.float32)
-_E0, _E1, _E2, _E3, _E4, _E5, _E6 = (np.float32(v) for v in _EXP)
+# 2^-t = 2^-n 2^-f with n the nearest whole number and -1/2 <= f <= 1/2: no library call in the inner loop. At t = _LAST alpha is MIN_ALPHA.
+_LOG2E = 1 / math.log(2)
+_LAST = np.float32(-math.log2(c.MIN_ALPHA))
+_ROUNDING = np.float32(ROUNDING)
+_POWER = chebyshev.cheb2poly(chebyshev.Chebyshev.interpolate(lambda f: 2 ** (-f / 2), 5).coef) * 2.0 ** np.arange(6)
+_P0, _P1, _P2, _P3, _P4, _P5 = (np.float32(v) for v in _POWER)
 
 _GROUPS = 64
 """Groups of tiles that are blended one after another in the same scratch memory; a group's tiles lie far apart."""
@@ -53,10 +53,12 @@ class Gradients:
     values: FloatArray
 
 
-def forward(tiles: Tiles, projected: Projected, values: FloatArray, blended: FloatArray, alphas: FloatArray) -> None:
-    """values [N,C] -> blended [C,H,W] and alphas [H,W], both written. Alpha is the sum of the weights, which for faint pixels is closer than
-    1 - transmittance."""
-    _forward(tiles.ids, tiles.starts, projected.ellipses, values, blended, alphas)
+def forward(
+    tiles: Tiles, projected: Projected, values: FloatArray, blended: FloatArray, alphas: FloatArray, left: FloatArray
+) -> None:
+    """values [N,C] -> blended [C,H,W], alphas [H,W] and what light is left [H,W], all written. Alpha is the sum of the weights; each of
+    alpha and 1 - alpha keeps its digits where it is small."""
+    _forward(tiles.ids, tiles.starts, projected.ellipses, values, blended, alphas, left)
 
 
 def adjoint(tiles: Tiles, projected: Projected, planes: FloatArray, squared: bool = False) -> NDArray[np.float64]:
@@ -124,9 +126,9 @@ def _walk_with(act):
                     break
             g = ids[k]
             x, y = ellipses[g, X] - left - 0.5, ellipses[g, Y] - top - 0.5
-            # An eighth of the exponent, -log(opacity) included.
-            slope, base = ellipses[g, SLOPE], ellipses[g, BASE] / 8
-            across, down = np.float32(ellipses[g, ACROSS] / 16), ellipses[g, DOWN] / 16
+            # -log2 of alpha, opacity included.
+            slope, base = ellipses[g, SLOPE], _LOG2E * ellipses[g, BASE]
+            across, down = np.float32(0.5 * _LOG2E * ellipses[g, ACROSS]), 0.5 * _LOG2E * ellipses[g, DOWN]
             first = int(max(0.0, math.ceil(y - ellipses[g, HEIGHT])))
             last = int(min(TILE - 1.0, math.floor(y + ellipses[g, HEIGHT])))
             for row in range(first, last + 1):
@@ -140,11 +142,11 @@ def _walk_with(act):
                     continue
                 u = ramp() + start
                 t = u * u * across + rest
-                t2 = t * t
-                e = (t * _E1 + _E0) + t2 * ((t * _E3 + _E2) + t2 * (t2 * _E6 + (t * _E5 + _E4)))
-                e = e * e
-                e = e * e
-                alpha = least(e * e, _MAX_ALPHA)
+                whole = _ROUNDING - t
+                f = t - (_ROUNDING - whole)
+                f2 = f * f
+                power = (f * _P1 + _P0) + f2 * ((f * _P3 + _P2) + f2 * (f * _P5 + _P4))
+                alpha = least(scaled(power, whole), _MAX_ALPHA)
                 before = load(light, row * LANES)
                 after = before * (_ONE - alpha)
                 seen = t <= _LAST
@@ -187,7 +189,7 @@ def _write(plane, top, left, tile, offset, step):
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _forward(ids, starts, ellipses, values, blended, alphas):
+def _forward(ids, starts, ellipses, values, blended, alphas, left_over):
     channels, height, width = blended.shape
     across, tiles = (width + TILE - 1) // TILE, len(starts) - 1
     for group in prange(min(_GROUPS, tiles)):
@@ -198,6 +200,9 @@ def _forward(ids, starts, ellipses, values, blended, alphas):
             light[:], sum_of_weights[:], sums[:] = 1.0, 0.0, 0.0
             _walk_adding(ids, starts[tile], starts[tile + 1], ellipses, left, top, light, (values, sums, sum_of_weights))
             _write(alphas, top, left, sum_of_weights, 0, LANES)
+            for row in range(TILE):
+                store(light, row * LANES, absolute(load(light, row * LANES)))
+            _write(left_over, top, left, light, 0, LANES)
             for channel in range(channels):
                 _write(blended[channel], top, left, sums, channel * LANES, channels * LANES)
 

@@ -9,9 +9,9 @@ NEAR = 0.01
 FAR = 1e10
 """Gaussians whose centre lies farther away are not drawn either."""
 
-MAX_ALPHA = 0.999
-MIN_ALPHA = 1.0 / 255.0
-"""A Gaussian's alpha at a pixel is clamped to MAX_ALPHA and skipped below MIN_ALPHA."""
+MAX_ALPHA = 0.9990000128746033
+MIN_ALPHA = 0.003921568859368563
+"""A Gaussian's alpha at a pixel is clamped to MAX_ALPHA and skipped below MIN_ALPHA: 0.999 and 1/255 as float32 has them."""
 
 MIN_TRANSMITTANCE = 1e-4
 """A pixel is finished before the Gaussian that would take its transmittance to this or below."""

@@ -34,6 +34,10 @@ class _Mask(types.Type):
 _ROW, _MASK = _Row(), _Mask()
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _BITS = ir.VectorType(ir.IntType(1), LANES)
+_INTEGERS = ir.VectorType(ir.IntType(32), LANES)
+
+ROUNDING = 1.5 * 2.0**23
+"""Added to a small float32, it leaves no room for what comes after the point."""
 
 
 @register_model(_Row)
@@ -167,6 +171,17 @@ def where(typing: Any, mask: Any, a: Any, b: Any) -> Any:
         return builder.select(args[0], *chosen)
 
     return _ROW(mask, a, b), code
+
+
+@intrinsic
+def scaled(typing: Any, row: Any, shifted: Any) -> Any:
+    """row * 2 ** n, where shifted = ROUNDING + n (floats, n whole and small): n is added to the exponents."""
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        bits, steps = (builder.bitcast(x, _INTEGERS) for x in args)
+        return builder.bitcast(builder.add(bits, builder.shl(steps, ir.Constant(_INTEGERS, [23] * LANES))), _FLOATS)
+
+    return _ROW(row, shifted), code
 
 
 def _unary(result: types.Type, name: str, before: tuple[ir.Constant, ...] = ()) -> Any:

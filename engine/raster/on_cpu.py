@@ -39,11 +39,11 @@ class CpuScene:
     def layer(self, members: Tensor | None) -> Layer:
         """Blend the Gaussians of a mask [N], or all."""
         chosen = None if members is None else members.numpy()
-        alphas, depth, colors, features = _Blend.apply(
+        alphas, left, depth, colors, features = _Blend.apply(
             self.means2d, self.shapes, self.opacities, self.depths, self.colors, self.features,
             self.projected, chosen, self.size, self.absgrad, self.threads,
         )  # fmt: skip
-        return Layer(alphas, depth, *(None if x is None else x.permute(0, 2, 3, 1) for x in (colors, features)))
+        return Layer(alphas, left, depth, *(None if x is None else x.permute(0, 2, 3, 1) for x in (colors, features)))
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
@@ -120,7 +120,7 @@ class _Harmonics(Function):
 
 
 class _Blend(Function):
-    """means2d, shapes, opacities, and the values depths [C,N], colors [C,N,3], features [N,D] -> alphas [C,H,W], and the values blended,
+    """means2d, shapes, opacities, and the values depths [C,N], colors [C,N,3], features [N,D] -> alphas and left [C,H,W], and the values blended,
     [C,H,W], [C,3,H,W], [C,D,H,W]. The geometry itself is read, in float64, from `Projected`."""
 
     @staticmethod
@@ -131,17 +131,17 @@ class _Blend(Function):
         width, height = size
         ends = np.cumsum([1, 0 if colors is None else 3, 0 if features is None else features.shape[1]])
         blended = np.empty((len(projected), ends[-1], height, width), np.float32)
-        alphas = np.empty((len(projected), height, width), np.float32)
+        alphas, left = (np.empty((len(projected), height, width), np.float32) for _ in range(2))
         ctx.tiles = []
         with Threads(threads):
             for camera, p in enumerate(projected):
                 ctx.tiles.append(sort_into_tiles(p, width, height, members))
-                blend.forward(ctx.tiles[-1], p, _values(camera, depths, colors, features), blended[camera], alphas[camera])
+                blend.forward(ctx.tiles[-1], p, _values(camera, depths, colors, features), blended[camera], alphas[camera], left[camera])
         ctx.save_for_backward(means2d, depths, colors, features)
         ctx.projected, ctx.absgrad, ctx.threads = projected, absgrad, threads
         ctx.set_materialize_grads(False)
         return (
-            torch.from_numpy(alphas), torch.from_numpy(blended[:, 0]),
+            torch.from_numpy(alphas), torch.from_numpy(left), torch.from_numpy(blended[:, 0]),
             None if colors is None else torch.from_numpy(blended[:, 1 : ends[1]]),
             None if features is None else torch.from_numpy(blended[:, ends[1] :]),
         )  # fmt: skip
@@ -149,8 +149,8 @@ class _Blend(Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, v_alphas: Tensor | None, v_depth: Tensor | None, v_colors: Tensor | None, v_features: Tensor | None
-    ) -> tuple[Any, ...]:
+        ctx: Any, v_alphas: Tensor | None, v_left: Tensor | None, v_depth: Tensor | None, v_colors: Tensor | None, v_features: Tensor | None,
+    ) -> tuple[Any, ...]:  # fmt: skip
         means2d, depths, colors, features = ctx.saved_tensors
         # Values that the loss does not look at are left out.
         depths, colors, features = (
@@ -165,6 +165,7 @@ class _Blend(Function):
                 planes += [_array(v[camera]) for v in (v_colors, v_features) if v is not None]
                 given = np.concatenate(planes) if planes else np.zeros((0, *shape), np.float32)
                 light = np.zeros(shape, np.float32) if v_alphas is None else _array(v_alphas[camera])
+                light = light if v_left is None else light - _array(v_left[camera])
                 found.append(blend.backward(tiles, p, _values(camera, depths, colors, features, count), given, light))
 
         def stacked(parts: list[NDArray]) -> Tensor:

@@ -71,4 +71,4 @@ class GsplatScene:
         )
         rest = blended[..., 1:]
         colors, features = (rest[..., :3], rest[..., 3:]) if self.colored else (None, rest)
-        return Layer(alphas[..., 0], blended[..., 0], colors, features if features.shape[-1] else None)
+        return Layer(alphas[..., 0], 1 - alphas[..., 0], blended[..., 0], colors, features if features.shape[-1] else None)

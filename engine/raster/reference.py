@@ -29,7 +29,7 @@ def rasterization(
         alphas, blended = (torch.stack(x) for x in zip(*drawn))
         rest = blended[..., 1:]
         colors, spread = (rest[..., :3], rest[..., 3:]) if sh is not None else (None, rest)
-        return Layer(alphas, blended[..., 0], colors, None if features is None else spread)
+        return Layer(alphas, 1 - alphas, blended[..., 0], colors, None if features is None else spread)
 
     whole = _layers(branch, composite, means)
     picture = layer(whole[0]) if len(whole) == 1 else layer(whole[0]).over(layer(whole[1]))
@@ -49,7 +49,7 @@ def doubtful(
             for members in _layers(branch, composite, means):
                 for row in range(height):
                     raw, alpha, after = _row(ellipses, camera, _order(ellipses, camera, members), row, width)
-                    near_bound = (raw * 255 - 1).abs() < tolerance
+                    near_bound = (raw / c.MIN_ALPHA - 1).abs() < tolerance
                     near_bound |= (raw / c.MAX_ALPHA - 1).abs() < tolerance
                     near_bound |= (alpha > 0) & ((after / c.MIN_TRANSMITTANCE - 1).abs() < 5 * tolerance)
                     found[camera, row] |= near_bound.any(0)

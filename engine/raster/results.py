@@ -43,27 +43,30 @@ class Rasterised:
 
 @dataclass
 class Layer:
-    """Gaussians blended over nothing: alphas [C,H,W], depth [C,H,W] (sum of weight * z), colors [C,H,W,3], features [C,H,W,D]."""
+    """Gaussians blended over nothing: alphas [C,H,W], left [C,H,W] (1 - alpha, to its own digits), depth [C,H,W] (sum of weight * z),
+    colors [C,H,W,3], features [C,H,W,D]."""
 
     alphas: Tensor
+    left: Tensor
     depth: Tensor
     colors: Tensor | None
     features: Tensor | None
 
     def over(self, back: Layer) -> Layer:
         """self + (1 - alpha) * back (UA-3DTalk's composite of face and mouth)."""
-        left = 1 - self.alphas
+        left = self.left[..., None]
         return Layer(
-            self.alphas + left * back.alphas,
-            self.depth + left * back.depth,
-            None if self.colors is None else self.colors + left[..., None] * back.colors,
-            None if self.features is None else self.features + left[..., None] * back.features,
+            self.alphas + self.left * back.alphas,
+            self.left * back.left,
+            self.depth + self.left * back.depth,
+            None if self.colors is None else self.colors + left * back.colors,
+            None if self.features is None else self.features + left * back.features,
         )
 
     def finish(self, backgrounds: Tensor | None, means2d: Tensor, radii: Tensor) -> Rasterised:
         """Over a background [C,3] or [3]; the depth divided by alpha."""
         colors = self.colors
         if colors is not None and backgrounds is not None:
-            colors = colors + (1 - self.alphas)[..., None] * torch.atleast_2d(backgrounds)[:, None, None]
+            colors = colors + self.left[..., None] * torch.atleast_2d(backgrounds)[:, None, None]
         depth = self.depth / self.alphas.clamp(min=c.LEAST_ALPHA)
         return Rasterised(colors, self.alphas, depth, self.features, means2d, radii)

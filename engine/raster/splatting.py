@@ -43,9 +43,9 @@ class Splatting:
     def forward(self, values: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """values [N,C] -> blended [H,W,C] (over nothing) and alphas [H,W]."""
         values = _array(values, (len(self.means), None), "values")
-        blended, alphas = (np.empty((*more, self.height, self.width), np.float32) for more in (values.shape[1:], ()))
+        blended, alphas, left = (np.empty((*more, self.height, self.width), np.float32) for more in (values.shape[1:], (), ()))
         with Threads(self.threads):
-            blend.forward(self.tiles, self.projected, values, blended, alphas)
+            blend.forward(self.tiles, self.projected, values, blended, alphas, left)
         return np.moveaxis(blended, 0, 2), alphas
 
     def adjoint(self, picture: ArrayLike, squared: bool = False) -> NDArray[np.float64]:
