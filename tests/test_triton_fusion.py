@@ -19,6 +19,7 @@ from support import ROOT, STAGE
 
 from test_fusion import run_kernel, states
 from ua3dtalk.engine.deform.fusion import diagonal_uncertainty, helmert, solve_rows
+from ua3dtalk.engine.deform.triton_layout import Layout
 
 pytest.importorskip("triton", reason="Triton is not installed (it is made for Linux)")
 
@@ -93,6 +94,9 @@ def view(name: str) -> dict[str, np.ndarray]:
     return {key: value.astype(np.float32) for key, value in made.items()} | whole
 
 
+# name: what is added to the log-variances, their bound (0: none). exp(95) is more than float32 holds.
+AVATARS = {"bounded": (0.0, 7.0), "free": (-2.0, 0.0), "overflow": (95.0, 0.0)}
+
 SPECIAL = ("identical", "dead_view", "overflow", "not_a_number")
 
 
@@ -108,6 +112,8 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dic
         np.savez(folder / f"{name}.npz", both=means.transpose(0, 1, 3, 2), variance=variance, group=np.array(group))
     for name in VIEWS:
         np.savez(folder / f"view_{name}.npz", **view(name))
+    for name, (offset, bound) in AVATARS.items():
+        np.savez(folder / f"avatar_{name}.npz", offset=np.array(offset), bound=np.array(bound))
     env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(STAGE)}
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "support" / "triton_interpreted.py", folder], env=env, capture_output=True, text=True
@@ -162,8 +168,6 @@ def test_fusion_agrees_with_the_processor_s_kernel(name: str, interpreted: Calla
 
 def check_members(name: str, packed: np.ndarray) -> None:
     """One view's packed rows against the same in float64."""
-    from ua3dtalk.engine.deform.triton_fusion import Layout
-
     case = view(name)
     members, hidden, latent, rows, dim, _, bound = VIEWS[name]
     t = {key: torch.from_numpy(value).double() for key, value in case.items() if value.ndim}
@@ -192,6 +196,18 @@ def test_members_by_the_interpreter(name: str, interpreted: Callable[[str], dict
     check_members(name, interpreted(f"view_{name}")["packed"])
 
 
+@pytest.mark.parametrize("name", AVATARS)
+def test_whole_motion_by_the_interpreter(name: str, interpreted: Callable[[str], dict[str, np.ndarray]]) -> None:
+    """As `Deformer` has it on a card: views that stand still, rows that are solved again in float64."""
+    found = interpreted(f"avatar_{name}")
+    names = [key.removeprefix("plain.") for key in found if key.startswith("plain.")]
+    assert {"face.d_means", "face.d_quats", "face.d_scales", "face.epistemic", "mouth.d_means", "mouth.aleatoric"} <= set(names)
+    for key in names:
+        plain, packed = found[f"plain.{key}"], found[f"packed.{key}"]
+        assert packed.shape == plain.shape and len(plain) == 3
+        assert np.abs(packed - plain).max() < 1e-5 * np.abs(plain).max(), key
+
+
 def resources(kernel: object, kinds: dict[str, str], constants: dict[str, object], tmp_path: Path, **options: int) -> tuple[int, int]:
     """Registers of a thread and bytes spilt, of a kernel compiled for compute capability 9.0 (no device needed)."""
     import triton
@@ -216,8 +232,7 @@ def resources(kernel: object, kinds: dict[str, str], constants: dict[str, object
 
 @pytest.mark.parametrize(("views", "members"), [(4, 10), (3, 10), (4, 1)])
 def test_fusion_compiles_without_spilling(views: int, members: int, tmp_path: Path, measured: Callable[[str], None]) -> None:
-    from ua3dtalk.engine.deform.triton_fusion import Layout, fuse_constants, fuse_kernel
-
+    from ua3dtalk.engine.deform.triton_fusion import fuse_constants, fuse_kernel
     kinds = {"packed": "*fp32", "mean": "*fp32", "summary": "*fp32", "rows": "i32"}
     registers, spilt = resources(fuse_kernel, kinds, fuse_constants(Layout(views, members, 48)), tmp_path, num_warps=1)
     measured(f"Triton fusion, {views} views of {members} on sm_90: {registers} registers, {spilt} bytes spilt")
@@ -226,7 +241,6 @@ def test_fusion_compiles_without_spilling(views: int, members: int, tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["audio", "exp", "emotion"])
 def test_members_compile_without_spilling(name: str, tmp_path: Path, measured: Callable[[str], None]) -> None:
-    from ua3dtalk.engine.deform.triton_fusion import Layout
     from ua3dtalk.engine.deform.triton_members import View, members_constants, members_kernel
 
     case = {key: torch.from_numpy(value) for key, value in view(name).items() if value.ndim}
@@ -243,8 +257,6 @@ def test_members_compile_without_spilling(name: str, tmp_path: Path, measured: C
 
 @pytest.mark.parametrize(("views", "members", "fits"), [(4, 10, True), (3, 10, True), (4, 1, True), (4, 30, False), (9, 2, False)])
 def test_which_shapes_the_kernel_takes(views: int, members: int, fits: bool) -> None:
-    from ua3dtalk.engine.deform.triton_fusion import Layout
-
     assert Layout(views, members, 48).fits == fits
 
 
@@ -263,7 +275,6 @@ def test_fusion_on_cuda(name: str) -> None:
 @CUDA
 @pytest.mark.parametrize("name", VIEWS)
 def test_members_on_cuda(name: str) -> None:
-    from ua3dtalk.engine.deform.triton_fusion import Layout
     from ua3dtalk.engine.deform.triton_members import View, members
 
     case = {key: torch.from_numpy(value).cuda() for key, value in view(name).items() if value.ndim}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Callable, Mapping
 
 import numpy as np
@@ -30,6 +31,10 @@ from .samples import sample_fields
 
 CHUNK = {"cpu": 256, "cuda": 8192}
 """Gaussians at a time: what fits a processor's cache (a multiple of LANES); enough to fill a graphics card."""
+
+FRAMES = {"cpu": 1, "cuda": 16}
+"""Frames whose views are prepared at a time, always as many: a matrix product rounds differently in another batch, and a
+frame must not depend on its neighbours. A card takes as long for one."""
 
 
 @dataclass
@@ -79,7 +84,7 @@ class Deformer:
         self.threads = max(1, threads if threads is not None else (os.cpu_count() or 2) - 1)
         if self.device.type == "cpu":
             torch.set_num_threads(1)
-        self._branches: dict[str, _Branch] = {}
+        self._branches: dict[str, Branch] = {}
         self._rest: dict[str, tuple[np.ndarray, ...]] = {}  # raw means, quats, scales of what moves
         for branch in avatar.branches:
             tensors = branch_tensors(avatar.tensors, branch)
@@ -89,7 +94,7 @@ class Deformer:
                 rest = (avatar.tensors[f"{branch}.{name}"] for name in ("means", "quats", "scales"))
                 self._rest[branch] = tuple(np.asarray(tensor, np.float32)[rows] for tensor in rest)
                 samples = sample_fields(branch, tensors, self._rest[branch][0], _name(avatar))
-                self._branches[branch] = _Branch(net, samples, self.device)
+                self._branches[branch] = _branch(net, samples, self.device)
 
     @property
     def frame_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -117,7 +122,8 @@ class Deformer:
             UserError: a view is missing, has the wrong shape, or is not finite; or the networks give no finite motion.
         """
         checked = self.checked(views)
-        with torch.inference_mode():
+        # Convolutions on a graphics card round to 11 bits unless they are told not to.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             frames = {name: torch.from_numpy(view).to(self.device) for name, view in checked.items()}
             try:
                 return Motion(**{branch: made.motion(frames, self.threads, stopped) for branch, made in self._branches.items()})
@@ -145,7 +151,7 @@ class Deformer:
         return found
 
 
-class _Branch:
+class Branch:
     """The constants of a branch and the loop over chunks and frames.
 
     Kept for every moving Gaussian are the two fields alone, [M,64] and [M,192]; what follows from them is worked out at
@@ -158,6 +164,7 @@ class _Branch:
         self.fields = {name: torch.from_numpy(values).to(device) for name, values in samples.items()}
         self.position = self.fields["field.samples"]  # H [M,64]
         wide, latent = self.position.shape[1], self.sizes.latent
+        self.chunk = CHUNK[device.type]
         with torch.inference_mode():
             self.bias: dict[str, Tensor] = {}  # of a view's first layers, [T * hidden]
             self.position_weight: dict[str, Tensor] = {}  # the part of their weight that meets H, [64, T * hidden]
@@ -179,17 +186,14 @@ class _Branch:
     def motion(
         self, frames: Mapping[str, Tensor], threads: int, stopped: Callable[[], bool] | None
     ) -> BranchMotion:
-        # One at a time: a matrix product rounds differently in another batch, and a frame must not depend on its neighbours.
-        each = [self._inputs({k: x[f : f + 1] for k, x in frames.items()}) for f in range(len(frames["exp"]))]
-        inputs = {view: torch.cat([one[view] for one in each]) for view in VIEWS[self.branch]}
-        count, like = len(each), self.position
+        inputs = self._all_inputs(frames)
+        count, like = len(frames["exp"]), self.position
         # Frame 0 is always evaluated, later ones where the view's input changed.
         fresh = {view: [True, *(x[1:] != x[:-1]).any(1).tolist()] for view, x in inputs.items()}
         widths = {name: head[1].out_features for name, head in self.net.heads.items()}
         out = {name: like.new_empty(count, len(like), width) for name, width in widths.items()}
         out |= {name: like.new_empty(count, len(like)) for name in ("aleatoric", "epistemic")}
-        size = CHUNK[like.device.type]
-        chunks = [slice(start, min(start + size, len(like))) for start in range(0, len(like), size)]
+        chunks = [slice(start, min(start + self.chunk, len(like))) for start in range(0, len(like), self.chunk)]
         if like.device.type == "cpu" and threads > 1:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(lambda rows: self._chunk(rows, inputs, fresh, out, stopped), chunks))
@@ -211,7 +215,7 @@ class _Branch:
     ) -> None:
         """All frames of some Gaussians."""
         first, gain, state = self._constants(rows)
-        fuse = _Fuse(len(inputs), self.sizes.members, self.sizes.latent, self.bound, state)
+        fuse = Fuse(len(inputs), self.sizes.members, self.sizes.latent, self.bound, state)
         for frame in range(len(fresh["exp"])):
             if stopped is not None and stopped():
                 raise Cancelled()
@@ -219,9 +223,21 @@ class _Branch:
                 if fresh[view][frame]:
                     self._members(view, x[frame], first[view], gain.get(view), fuse.both[number])
             fused, out["aleatoric"][frame, rows], out["epistemic"][frame, rows] = fuse(frame)
-            hidden = torch.addmm(state, fused, self.state_weight).relu_()
-            for name, head in self.net.heads.items():
-                out[name][frame, rows] = head[1](head[0](hidden).relu_())
+            for name, value in self._decoded(state, fused).items():
+                out[name][frame, rows] = value
+
+    def _decoded(self, state: Tensor, fused: Tensor) -> dict[str, Tensor]:
+        """What each head makes of the fused states [R, L]; `state` is the position's part of the last Linear."""
+        hidden = torch.addmm(state, fused, self.state_weight).relu_()
+        return {name: head[1](head[0](hidden).relu_()) for name, head in self.net.heads.items()}
+
+    def _all_inputs(self, frames: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`_inputs` of all frames, FRAMES at a time, the last ones filled up."""
+        count, size = len(frames["exp"]), FRAMES[self.position.device.type]
+        spare = -count % size
+        filled = {name: torch.cat([x, x[-1:].expand(spare, *x.shape[1:])]) if spare else x for name, x in frames.items()}
+        each = [self._inputs({k: x[f : f + size] for k, x in filled.items()}) for f in range(0, count, size)]
+        return {view: torch.cat([one[view] for one in each])[:count] for view in VIEWS[self.branch]}
 
     def _inputs(self, frames: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What each view brings into a frame [F, dim]; through the first layer's weight where no Gaussian gates it."""
@@ -265,7 +281,7 @@ class _Branch:
         torch.baddbmm(bias, weight, hidden, out=out)
 
 
-class _Fuse:
+class Fuse:
     """Fusion of the R rows of a chunk: the compiled loop on the processor, torch elsewhere.
 
     Attributes:
@@ -293,11 +309,20 @@ class _Fuse:
         good = good & fused.isfinite().all(1) & aleatoric.isfinite() & epistemic.isfinite()
         bad = (~good).nonzero()[:, 0]
         if len(bad):
-            *again, whole = self._solve(bad, torch.float64)
-            if not bool(whole.all() & all(value.isfinite().all() for value in again)):
-                raise ArithmeticError(f"its networks give no finite motion in frame {frame} of this batch")
-            largest = torch.finfo(fused.dtype).max
-            fused[bad], aleatoric[bad], epistemic[bad] = (value.clamp(max=largest).to(fused.dtype) for value in again)
+            fused[bad], aleatoric[bad], epistemic[bad] = self.exact(bad, frame)
+        return fused, aleatoric, epistemic
+
+    def exact(self, rows: Tensor | slice, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for some rows in float64, rounded.
+
+        Raises:
+            ArithmeticError: there is no finite result.
+        """
+        *again, whole = self._solve(rows, torch.float64)
+        if not bool(whole.all() & all(value.isfinite().all() for value in again)):
+            raise ArithmeticError(f"its networks give no finite motion in frame {frame} of this batch")
+        like = self.both.dtype
+        fused, aleatoric, epistemic = (value.clamp(max=torch.finfo(like).max).to(like) for value in again)
         return fused, aleatoric, epistemic
 
     def _solve(self, rows: Tensor | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -307,6 +332,16 @@ class _Fuse:
             logvars = self.bound * (logvars / self.bound).tanh()
         solved = solve_rows(means, logvars)
         return solved.mean, *diagonal_uncertainty(solved.variance, solved.contrasts), solved.good
+
+
+def _branch(net: BranchNetwork, samples: Mapping[str, np.ndarray], device: torch.device) -> Branch:
+    """With the Triton kernels where they are there and take the network's sizes. Triton comes with torch for CUDA on Linux."""
+    if device.type == "cuda" and find_spec("triton") is not None:
+        from .triton_rows import PackedBranch, takes
+
+        if takes(len(VIEWS[net.branch]), net.sizes.members, net.sizes.latent, device):
+            return PackedBranch(net, samples, device)
+    return Branch(net, samples, device)
 
 
 def _device(wish: str) -> torch.device:

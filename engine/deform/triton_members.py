@@ -2,7 +2,7 @@
 
 A program takes some rows through all members, one after the other: first layer, ReLU, both second layers side by side.
 Neither hidden values nor member means reach memory: what is written are Helmert contrasts, made with a running sum as the
-members come, the mean of the means and the mean of the variances, in the layout of `triton_fusion`.
+members come, the mean of the means and the mean of the variances, in the layout of `triton_layout`.
 
 The products run on tensor cores in three parts (tf32x3), which keeps float32's digits; plain tf32 does not.
 """
@@ -16,7 +16,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .triton_fusion import LANES, Layout
+from . import triton_layout
+from .triton_layout import Layout
+
+LANES = tl.constexpr(triton_layout.LANES)
 
 ROWS = 64
 """Rows of a program."""
@@ -50,7 +53,8 @@ class View:
     bound: float | None
 
 
-@triton.jit
+# Another number of rows or another frame is not another kernel.
+@triton.jit(do_not_specialize=["rows", "blocks", "bound"], do_not_specialize_on_alignment=["x"])
 def members_kernel(
     first, x, gain, frame_weight, weight, bias, packed, rows, blocks, bound,
     SHARED: tl.constexpr, DIM: tl.constexpr, BOUNDED: tl.constexpr, MEMBERS: tl.constexpr, HIDDEN: tl.constexpr,
