@@ -14,7 +14,6 @@ import numpy as np
 
 from .. import __version__
 from ..avatar import EMOTIONS
-from ..avatar.gaussians import matrix_to_quat, quat_multiply
 from ..cache import CacheHeader, CacheWriter
 from ..errors import Cancelled, UserError
 from ..shot import Shot, frame_keys
@@ -83,9 +82,6 @@ class Baker:
         if self.deformer is not None:
             heard = shot.sound is not None and bool(np.isfinite(shot.times).any())
             self.tracks = session.tracks(self.head, shot.sound if heard else None, shot.sound_hash if heard else "")
-        rotation = self.head.rotation
-        self._turn_means = (self.head.meta.metres_per_unit * rotation.T).astype(np.float32)
-        self._turn_quats = quat_multiply(matrix_to_quat(rotation), np.eye(4)).astype(np.float32)
 
     def views(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """What the networks get for rows [F] of the shot: audio [F,8,29,16], exp, style [F,1,64], emotion [F,1,128], au [F,6]."""
@@ -106,7 +102,7 @@ class Baker:
         if self.deformer is None or not count:
             empty = (np.zeros((0, 3)), np.zeros((0, 4)), np.zeros((0, 3)), np.zeros(0), np.zeros(0))
             return iter([empty] * count)
-        motion = self.deformer.motion(views, stopped)
+        head, motion = self.head, self.deformer.motion(views, stopped)
 
         def frames() -> Iterator[Frame]:
             moved = self.deformer.moved(motion)
@@ -114,7 +110,7 @@ class Baker:
             for f in range(count):
                 means, quats, scales = (np.concatenate([part[i][f] for part in parts]) for i in range(3))
                 variances = (np.concatenate([getattr(part[3], name)[f] for part in parts]) for name in ("aleatoric", "epistemic"))
-                yield (means @ self._turn_means, quats @ self._turn_quats, scales * self.head.meta.metres_per_unit, *variances)
+                yield (means @ head.turn_means, quats @ head.turn_quats, scales * head.meta.metres_per_unit, *variances)
 
         return frames()
 
@@ -133,7 +129,7 @@ class Baker:
         Args:
             folder: cache folder, made if missing.
             first: scene frames to compute before the others, in this order.
-            progress: called as frames become readable, from a thread of the bake.
+            progress: called as frames become readable, from one thread after another.
             stopped: asked often, from several threads; True ends the bake, also within a frame.
 
         Raises:
@@ -176,7 +172,10 @@ class Baker:
                 if stopped():
                     raise Cancelled()
                 frames = self._deform(batch.views, len(batch.groups), stopped)
-                written.append(behind.submit(write, writer, batch, frames))
+                if not result.computed:
+                    write(writer, batch, frames)  # the first frame is somebody's request: straight to the disk
+                else:
+                    written.append(behind.submit(write, writer, batch, frames))
                 while len(written) > WAITING or written and written[0].done():
                     written.popleft().result()
                 batch = waiting.result()

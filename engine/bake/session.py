@@ -10,6 +10,7 @@ import numpy as np
 
 from ..audio import Sound
 from ..avatar import AvatarMeta, Gaussians, load_avatar
+from ..avatar.gaussians import matrix_to_quat, quat_multiply
 from ..cache import CacheHeader, CacheWriter
 from ..deform.fast import Deformer
 from ..errors import UserError
@@ -29,7 +30,7 @@ class Head:
         prototypes: [E,128] float32 emotion prototypes, or None.
         static, branch: all N Gaussians at rest in Blender's frame, and [N] uint8: 0 face, 1 mouth.
         moving: [M] rows of `static` that the networks move.
-        rotation: [3,3] from avatar axes to Blender's.
+        turn_means, turn_quats: [3,3] and [4,4] float32 from avatar axes to Blender's, means to metres; rows times matrix.
     """
 
     path: Path
@@ -41,7 +42,8 @@ class Head:
     static: Gaussians
     branch: np.ndarray
     moving: np.ndarray
-    rotation: np.ndarray
+    turn_means: np.ndarray
+    turn_quats: np.ndarray
 
 
 class Session:
@@ -69,6 +71,7 @@ class Session:
             deformer = None if avatar.is_static else Deformer(avatar, self.device, self.threads)
             weights = {name: tensor for name, tensor in avatar.tensors.items() if name.startswith("provider.")}
             views = {name: asdict(view) for name, view in avatar.meta.views.items() if name != "au"}
+            rotation = avatar.rotation_to_blender()
             head = Head(
                 Path(path),
                 avatar.hash,
@@ -79,7 +82,8 @@ class Session:
                 static,
                 branch,
                 moving,
-                avatar.rotation_to_blender(),
+                (avatar.meta.metres_per_unit * rotation.T).astype(np.float32),
+                quat_multiply(matrix_to_quat(rotation), np.eye(4)).astype(np.float32),
             )
             avatar.tensors = {}  # the deformer knows the avatar; the file is to be let go
             if _stamp(path) != stamp:

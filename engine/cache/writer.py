@@ -74,8 +74,8 @@ class CacheWriter:
                 self._take_stock()
             self._free_replaced()
             for name in ("motion.bin", "uncertainty.bin"):
-                (self._store / name).touch()
-                self._files.append(open(self._store / name, "r+b", buffering=0))
+                descriptor = os.open(self._store / name, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+                self._files.append(os.fdopen(descriptor, "r+b", buffering=0))
             self._files.append(open(self._store / "index.bin", "ab", buffering=0))
             current = self._current()
             if current is None or current.store == self.header.store and current != self.header:
