@@ -79,7 +79,7 @@ def close(found: Tensor, wanted: Tensor, what: str, least: float = 1e-12) -> Non
         assert error <= TOLERANCE * max(largest, least), f"{what}: {error:.2g} of {largest:.2g}"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**31), count=st.integers(30, 250), degree=st.integers(0, 3), width=st.integers(4, 50), height=st.integers(4, 40),
     cameras=st.integers(1, 2), features=st.integers(0, 3), layered=st.booleans(), distance=st.sampled_from([0.5, 3.0, 8.0]),
@@ -95,7 +95,7 @@ def test_same_as_reference(seed, count, degree, width, height, cameras, features
         parts["features"] = torch.randn(count, features, generator=generator)
     more: dict[str, Any] = {"composite": "layered", "branch": torch.arange(count) % 2} if layered else {}
     viewmats, Ks = (torch.cat(x) for x in zip(*views))
-    agree(parts, most_doubtful=max(0.02, 2 / (width * height)), viewmats=viewmats, Ks=Ks, width=width, height=height, **more)
+    agree(parts, most_doubtful=max(0.02, 2 / (width * height)), viewmats=viewmats, Ks=Ks, width=width, height=height, near=0.2, **more)
 
 
 def test_finite_differences_of_the_reference():

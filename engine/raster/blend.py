@@ -68,11 +68,13 @@ def adjoint(tiles: Tiles, projected: Projected, planes: FloatArray, squared: boo
     return _sum_entries(tiles.slots, entries)
 
 
-def backward(tiles: Tiles, projected: Projected, values: FloatArray, v_blended: FloatArray, v_alphas: FloatArray) -> Gradients:
-    """Gradients of what a loss with gradients v_blended [C,H,W] and v_alphas [H,W] depends on."""
+def backward(
+    tiles: Tiles, projected: Projected, values: FloatArray, v_blended: FloatArray, v_alphas: FloatArray, absgrad: bool = False,
+) -> Gradients:
+    """Gradients of what a loss with gradients v_blended [C,H,W] and v_alphas [H,W] depends on; `absolute` only with absgrad, else 0."""
     entries = np.zeros((len(tiles.ids), _GEOMETRY + values.shape[1]), np.float32)
     _backward(
-        tiles.ids, tiles.starts, tiles.boxes, tiles.slots, projected.ellipses, values, v_blended, v_alphas, entries,
+        tiles.ids, tiles.starts, tiles.boxes, tiles.slots, projected.ellipses, values, v_blended, v_alphas, absgrad, entries,
     )  # fmt: skip
     sums = _sum_entries(tiles.slots, entries).astype(np.float32)
     return Gradients(*(np.ascontiguousarray(x) for x in (sums[:, :2], sums[:, 2:5], sums[:, 5], sums[:, 6:8], sums[:, 8:])))
@@ -230,7 +232,7 @@ def _adjoint(ids, starts, boxes, slots, ellipses, planes, squared, entries):
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _backward(ids, starts, boxes, slots, ellipses, values, v_blended, v_alphas, entries):
+def _backward(ids, starts, boxes, slots, ellipses, values, v_blended, v_alphas, absgrad, entries):
     channels, height, width = v_blended.shape
     across, tiles = (width + TILE - 1) // TILE, len(starts) - 1
     for group in prange(min(_GROUPS, tiles)):
@@ -263,13 +265,13 @@ def _backward(ids, starts, boxes, slots, ellipses, values, v_blended, v_alphas, 
                 while start > 0 and places[start - 1, 0] == k:
                     start -= 1
                 g = ids[k]
-                _back(alphas, places, start, at, ellipses[g], left, top, values[g], given, light, behind, spread,
+                _back(alphas, places, start, at, ellipses[g], left, top, values[g], given, light, behind, spread, absgrad,
                       entries[_slot(boxes, slots, g, column, row)])  # fmt: skip
                 at = start
 
 
 @njit
-def _back(alphas, places, begin, end, ellipse, left, top, values, given, light, behind, spread, out):
+def _back(alphas, places, begin, end, ellipse, left, top, values, given, light, behind, spread, absgrad, out):
     """One Gaussian in one tile: its gradients into out, the state of the tile moved from behind it to before it.
 
     light [TILE,TILE]: transmittance; behind [TILE,TILE]: what of the loss's gradient comes from behind, sum_j w_j v_j . v_blended.
@@ -305,8 +307,9 @@ def _back(alphas, places, begin, end, ellipse, left, top, values, given, light, 
         m_uu += p * u
         m_uy += p * dy
         m_yy += q * dy
-        abs_x += absolute(p)
-        abs_y += absolute(p * (across * slope) - q * down)
+        if absgrad:
+            abs_x += absolute(p)
+            abs_y += absolute(p * (across * slope) - q * down)
     sum_u = total(m_u)
     out[0], out[1] = -across * sum_u, across * slope * sum_u - down * total(m_y)
     out[2], out[3], out[4] = _HALF * total(m_uu), -across * total(m_uy), _HALF * total(m_yy)

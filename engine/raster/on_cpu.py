@@ -166,7 +166,7 @@ class _Blend(Function):
                 given = np.concatenate(planes) if planes else np.zeros((0, *shape), np.float32)
                 light = np.zeros(shape, np.float32) if v_alphas is None else _array(v_alphas[camera])
                 light = light if v_left is None else light - _array(v_left[camera])
-                found.append(blend.backward(tiles, p, _values(camera, depths, colors, features, count), given, light))
+                found.append(blend.backward(tiles, p, _values(camera, depths, colors, features, count), given, light, ctx.absgrad))
 
         def stacked(parts: list[NDArray]) -> Tensor:
             return torch.from_numpy(parts[0][None] if len(parts) == 1 else np.stack(parts))
