@@ -22,6 +22,13 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 _cache = tempfile.TemporaryDirectory(prefix="ua3dtalk-test-cache-", ignore_cleanup_errors=True)
 os.environ["UA3DTALK_CACHE"] = _cache.name
 
+# numba's files name the modules they were made in: those of `ua3dtalk.engine` and of `python -m engine` must not mix.
+if importlib.util.find_spec("numba"):
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).resolve().parents[1] / "build" / "numba-tests")
+    import numba  # noqa: F401 - reads the variable; processes that tests start do without it
+
+    del os.environ["NUMBA_CACHE_DIR"]
+
 from support import ROOT, STAGE, engine_python as _engine_python, shared_data as _shared_data  # noqa: E402
 
 

@@ -65,7 +65,7 @@ def freeze(avatar: Avatar, half: bool = False) -> Avatar:
 
 def freeze_file(
     path: Path, out: Path, half: bool = False, progress: Callable[[int, int], None] | None = None
-) -> dict[str, int | float]:
+) -> dict[str, int | float | str]:
     """Freeze an avatar file and measure what became of it.
 
     Args:
@@ -76,7 +76,7 @@ def freeze_file(
 
     Returns:
         `bytes_before`, `bytes_after`; `frames`, the random frames compared; `largest_error_m` and `mean_error_m`, how far
-        in metres a moving Gaussian's mean ends up from where the original has it (0 without `half`).
+        in metres a moving Gaussian's mean ends up from where the original has it (0 without `half`); `note` where the file grew.
 
     Raises:
         UserError: the file is not a valid avatar with networks, `out` is `path`, or cannot be written.
@@ -101,10 +101,11 @@ def freeze_file(
         tell(frame + 2, FRAMES + 2)
     save_avatar(frozen, out)
     tell(FRAMES + 2, FRAMES + 2)
-    metres = avatar.meta.metres_per_unit
-    return {
+    metres, after = avatar.meta.metres_per_unit, out.stat().st_size
+    note = "Its planes were smaller than what its many Gaussians need of them: deliver it as it is."
+    return ({"note": note} if after > before else {}) | {
         "bytes_before": before,
-        "bytes_after": out.stat().st_size,
+        "bytes_after": after,
         "frames": FRAMES,
         "largest_error_m": largest * metres,
         "mean_error_m": total / max(count, 1) * metres,
