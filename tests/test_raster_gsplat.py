@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from engine.avatar import load_avatar
 from engine.errors import UserError
-from engine.raster import on_gsplat, rasterization
+from engine.raster import harmonics, on_gsplat, rasterization
 from engine.raster.projection import ACROSS, DOWN, SLOPE, X, Y, project
 from support import ROOT
 from support.raster_scenes import GAUSSIANS, camera, scene
@@ -52,8 +53,6 @@ def test_projection_is_gsplats(seed):
 def test_harmonics_are_gsplats(degree):
     viewmats, Ks = camera(3.0, 0.4, WIDTH, HEIGHT)
     parts = scene(200, 1, degree)
-    from engine.raster import harmonics
-
     position = harmonics.camera_position(viewmats[0].numpy())
     every = torch.ones(200, 2, dtype=torch.int32).numpy()
     found = harmonics.colors(parts["means"].numpy(), parts["sh"].numpy(), position, every)
@@ -64,7 +63,7 @@ def test_harmonics_are_gsplats(degree):
 
 @pytest.mark.parametrize("absgrad", [False, True])
 def test_feeds_gsplats_default_strategy(absgrad):
-    """Densification by gsplat's own strategy, from what `Rasterised.info` tells: it counts what was drawn, and grows where gradients are."""
+    """Densification by gsplat's own strategy, from what `Rasterised.info` tells: it counts what was drawn, and grows by gradients."""
     viewmats, Ks = (torch.cat([x, y]) for x, y in zip(camera(3.0, 0.0, WIDTH, HEIGHT), camera(3.0, 0.6, WIDTH, HEIGHT)))
     parts = scene(120, 2)
     raw = dict(parts, scales=parts["scales"].log(), opacities=parts["opacities"].clamp(0.05, 0.95).logit())
@@ -96,7 +95,7 @@ def test_feeds_gsplats_default_strategy(absgrad):
     assert len(params["means"]) != before
 
 
-class TorchKernels(SimpleNamespace):
+class TorchKernels:
     """gsplat's calls by its own torch formulas, where it has some: what its CUDA kernels would be asked, asked on the CPU.
 
     It has none for blending on the CPU: `rasterize_to_pixels` here reads gsplat's tile lists and blends them pixel by pixel.
@@ -164,8 +163,8 @@ def test_gsplats_calls_are_put_together_right(monkeypatch, composite):
             backgrounds=torch.tensor([0.2, 0.5, 0.9]),
         )  # fmt: skip
         drawn.means2d.retain_grad()
-        loss = drawn.colors.square().sum() + (drawn.depth * drawn.alphas.detach()).sum() + drawn.features.square().sum() + drawn.alphas.sum()
-        loss.backward()
+        loss = drawn.colors.square().sum() + (drawn.depth * drawn.alphas.detach()).sum() + drawn.features.square().sum()
+        (loss + drawn.alphas.sum()).backward()
         pictures = [drawn.colors.detach(), drawn.alphas.detach(), drawn.features.detach()]
         found.append(pictures + [leaf.grad for leaf in leaves.values()] + [drawn.means2d.grad])
     for theirs, ours in zip(*found):
@@ -182,10 +181,21 @@ def test_absolute_gradients_of_layers_are_refused(monkeypatch):
         rasterization(**scene(4, 0), viewmats=viewmats, Ks=Ks, width=8, height=8, branch=torch.arange(4), composite="layered", absgrad=True)
 
 
+def test_missing_gsplat_or_kernels_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", SimpleNamespace(_C=None))  # what importing it leaves without nvcc
+    with pytest.raises(UserError, match="kernels") as error:
+        on_gsplat._library()
+    assert "cpu" in error.value.remedy
+    monkeypatch.setitem(sys.modules, "gsplat", None)
+    with pytest.raises(UserError, match="cannot be imported"):
+        on_gsplat._library()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("composite", ["sorted", "layered"])
 def test_both_back_ends_agree_on_the_demo_avatar(composite):
-    """Pictures within 1e-4 but for pixels where rounding decides (alpha >= 1/255 may fall either way), gradients within 1e-3 of their largest."""
+    """Pictures within 1e-4 but for pixels where rounding decides (alpha >= 1/255 may fall either way), gradients within 1e-3 of
+    their largest."""
     rest, branch = load_avatar(ROOT / "addon" / "assets" / "demo_avatar.safetensors").rest()
     middle = torch.from_numpy(rest.means).mean(0)
     Ks = torch.tensor([[[1100.0, 0, 256], [0, 1100, 256], [0, 0, 1]]])

@@ -1,7 +1,7 @@
 """Blending the tiles front to back, and what flows back.
 
-The picture is sum_i w_i v_i with w_i = alpha_i prod_{j<i} (1 - alpha_j) (3DGS, eq. 3). It is linear in the values v: `adjoint` is the transpose
-of `forward` in them; `backward` gives the gradients of everything. Pictures are planes, [C,H,W].
+The picture is sum_i w_i v_i with w_i = alpha_i prod_{j<i} (1 - alpha_j) (3DGS, eq. 3). It is linear in the values v: `adjoint` is the
+transpose of `forward` in them; `backward` gives the gradients of everything. Pictures are planes, [C,H,W].
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ class _Harmonics(Function):
 
 
 class _Blend(Function):
-    """means2d, shapes, opacities, and the values depths [C,N], colors [C,N,3], features [N,D] -> alphas and left [C,H,W], and the values blended,
-    [C,H,W], [C,3,H,W], [C,D,H,W]. The geometry itself is read, in float64, from `Projected`."""
+    """means2d, shapes, opacities, and the values depths [C,N], colors [C,N,3], features [N,D] -> alphas and left [C,H,W], and the values
+    blended, [C,H,W], [C,3,H,W], [C,D,H,W]. The geometry itself is read, in float64, from `Projected`."""
 
     @staticmethod
     def forward(
@@ -149,7 +149,8 @@ class _Blend(Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, v_alphas: Tensor | None, v_left: Tensor | None, v_depth: Tensor | None, v_colors: Tensor | None, v_features: Tensor | None,
+        ctx: Any, v_alphas: Tensor | None, v_left: Tensor | None, v_depth: Tensor | None, v_colors: Tensor | None,
+        v_features: Tensor | None,
     ) -> tuple[Any, ...]:  # fmt: skip
         means2d, depths, colors, features = ctx.saved_tensors
         # Values that the loss does not look at are left out.

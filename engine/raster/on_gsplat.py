@@ -17,12 +17,14 @@ from .results import Layer
 
 
 def _library() -> Any:
+    remedy = "install gsplat 1.5.3 beside a CUDA build of torch, or use backend 'cpu'"
     try:
         import gsplat
+        from gsplat.cuda._backend import _C as kernels  # compiles them where they are not yet
     except ImportError as error:
-        raise UserError(
-            f"gsplat cannot be imported ({error})", remedy="install gsplat 1.5.3 beside a CUDA build of torch, or use backend 'cpu'"
-        ) from error
+        raise UserError(f"gsplat cannot be imported ({error})", remedy) from error
+    if kernels is None:
+        raise UserError("gsplat has no compiled kernels, and there is no CUDA toolkit (nvcc) to compile them", remedy)
     return gsplat
 
 
@@ -67,8 +69,9 @@ class GsplatScene:
         _, crossings, ids = self.gsplat.isect_tiles(self.means2d.detach(), radii, self.depths.detach(), c.TILE, across, down)
         offsets = self.gsplat.isect_offset_encode(crossings, len(radii), across, down)
         blended, alphas = self.gsplat.rasterize_to_pixels(
-            self.means2d, self.conics, torch.cat(self.channels, -1), self.opacities, width, height, c.TILE, offsets, ids, absgrad=self.absgrad
-        )
+            self.means2d, self.conics, torch.cat(self.channels, -1), self.opacities, width, height, c.TILE, offsets, ids,
+            absgrad=self.absgrad,
+        )  # fmt: skip
         rest = blended[..., 1:]
         colors, features = (rest[..., :3], rest[..., 3:]) if self.colored else (None, rest)
         return Layer(alphas[..., 0], 1 - alphas[..., 0], blended[..., 0], colors, features if features.shape[-1] else None)

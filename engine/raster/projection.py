@@ -26,8 +26,8 @@ class Projected:
     1 / across what variance of x is left.
 
     Attributes:
-        ellipses: [N,8] float64; columns X, Y (centre, px), ACROSS, SLOPE, DOWN, BASE (-log opacity, added to the exponent), OPACITY, HEIGHT (half
-            the height in px of the box outside which alpha < 1/255).
+        ellipses: [N,8] float64; columns X, Y (centre, px), ACROSS, SLOPE, DOWN, BASE (-log opacity, added to the exponent), OPACITY,
+            HEIGHT (half the height in px of the box outside which alpha < 1/255).
         depths: [N] float32, camera z.
         reach: [N,2] float32, half width and height of that box.
         radii: [N,2] int32, `reach` rounded up; 0 where the Gaussian is not drawn.
