@@ -54,10 +54,10 @@ def draw(result: dict[str, Any], target: Path) -> None:
     rows = networks["growth"]["gaussians"]["rows"]
     both = splats["growth"]["rows"]
     sizes = [row["size"] for row in both]
-    lines(axes[1, 0], "How the time grows (processor time, one frame)", {
+    lines(axes[1, 0], "How the time grows (networks one thread, splats two)", {
         f"networks, N^{networks['growth']['gaussians']['exponent']:g}": ([r["size"] for r in rows], [r[key] for r in rows], FAST),
-        f"splats 512², forward, N^{splats['growth']['exponent']:g}": (sizes, [r["forward"][key] for r in both], LATER),
-        "splats, forward + backward": (sizes, [r["forward_backward"][key] for r in both], PLAIN),
+        f"splats 512², forward, N^{splats['growth']['exponent']:g}": (sizes, [r["forward"]["ms"] for r in both], LATER),
+        "splats, forward + backward": (sizes, [r["forward_backward"]["ms"] for r in both], PLAIN),
     })  # fmt: skip
     bakes = bake["incremental"]["bakes"]
     rows = [(f"{name}\n({b['computed']} computed)", max(b["seconds"], 1e-3), FAST) for name, b in bakes.items() if name != "sound to be moved"]

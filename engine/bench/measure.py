@@ -63,17 +63,19 @@ def peak_memory(statement: str, folder: Path) -> float | None:
         folder: the process's working directory; the engine is imported from there.
     """
     before, after = statement.split("\n---\n")
-    code = f"{_PEAK}\n{before}\nstart = peak()\n{after}\nprint(peak() - start)"
+    code = f"{_PEAK}\n{before}\nstart = peak(fresh=True)\n{after}\nprint(peak() - start)"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     return None if done.returncode else round(float(done.stdout.splitlines()[-1]) / 1e6, 1)
 
 
-# Linux hands ru_maxrss on from the process that started this one, so its own mark is read there.
+# Linux hands ru_maxrss on from the process that started this one; its own mark can be read, and set back after the baseline.
 _PEAK = """
 import sys
 from pathlib import Path
-def peak():
+def peak(fresh=False):
     if sys.platform == "linux":
+        if fresh:
+            Path("/proc/self/clear_refs").write_text("5")
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     import resource

@@ -50,16 +50,17 @@ def demo_scene(avatar: Path, device: str) -> Scene:
     return Scene(avatar, 0, SIDE, device)
 
 
-def demo(avatar: Path, threads: int, repeats: int) -> dict[str, Any]:
-    """The demo avatar at rest, 512 x 512: forward, and forward with backward."""
+def demo(avatar: Path, repeats: int) -> dict[str, Any]:
+    """The demo avatar at rest, 512 x 512, on one thread and on two: forward, and forward with backward."""
     scene = demo_scene(avatar, "cpu")
-    return {"gaussians": len(scene.parts[0]), "threads": threads} | _forward_and_both(scene, threads, repeats)
+    rows = {f"{threads} threads": _forward_and_both(scene, threads, repeats) for threads in (1, 2)}
+    return {"gaussians": len(scene.parts[0])} | rows
 
 
 def growth(sizes: tuple[int, ...], threads: int, repeats: int) -> dict[str, Any]:
     """Random heads of N Gaussians at 512 x 512."""
     rows = [{"size": n} | _forward_and_both(Scene(None, n, SIDE, "cpu"), threads, repeats) for n in sizes]
-    return {"rows": rows, "exponent": exponent(sizes, [row["forward"]["processor_ms"] for row in rows])}
+    return {"threads": threads, "rows": rows, "exponent": exponent(sizes, [row["forward"]["ms"] for row in rows])}
 
 
 def _forward_and_both(scene: Scene, threads: int, repeats: int) -> dict[str, Any]:

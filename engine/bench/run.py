@@ -68,8 +68,8 @@ def run_bench(
         },
         "rasteriser": {
             "plain_and_fast": lambda: rasteriser.plain_and_fast(100 if quick else 1000, 32 if quick else 96, s.threads, repeats),
-            "demo": lambda: rasteriser.demo(s.avatar, s.threads, repeats),
-            "growth": lambda: rasteriser.growth((1000, 2000) if quick else (5000, 10000, 20000, 50000, 100000, 200000), s.threads, repeats),
+            "demo": lambda: rasteriser.demo(s.avatar, repeats),
+            "growth": lambda: rasteriser.growth((1000, 2000) if quick else (5000, 10000, 20000, 50000, 100000, 200000), 2, repeats),
         },
         "bake": {
             "incremental": lambda: baking.incremental(s.avatar, s.audio, 4 if quick else 100, "cpu", s.threads),
