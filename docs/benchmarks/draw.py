@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
+matplotlib.rcParams["svg.fonttype"] = "none"
 import matplotlib.pyplot as plt  # noqa: E402
 
 PLAIN, FAST, LATER = "#b0b0b0", "#2a6fbb", "#e08a2e"
@@ -24,7 +25,7 @@ def bars(axes: Any, title: str, rows: list[tuple[str, float, str]], unit: str) -
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 3, max(values) * 6)
     for place, value in enumerate(values):
-        axes.text(value * 1.1, place, f"{value:,.3g} {unit}", va="center", fontsize=8)
+        axes.text(value * 1.1, place, f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}", va="center", fontsize=8)
     axes.set_title(title, fontsize=9, loc="left")
 
 
@@ -43,18 +44,18 @@ def draw(result: dict[str, Any], target: Path) -> None:
     figure, axes = plt.subplots(2, 3, figsize=(13, 6), layout="constrained")
     pair = networks["plain_and_fast"]
     key = "processor_ms"
-    title = f"Networks, {pair['gaussians']:,} Gaussians, one frame: {pair['times_faster']:g} times faster"
+    title = f"Networks, {pair['gaussians']:,} Gaussians: {pair['times_faster']:g} times faster"
     bars(axes[0, 0], title, [("plain", pair["plain"][key], PLAIN), ("fast", pair["fast"][key], FAST)], "ms")
     memory = [("plain", pair["plain"]["peak_mb"], PLAIN), ("fast", pair["fast"]["peak_mb"], FAST)]
     bars(axes[0, 1], f"Their peak memory: {pair['times_less_memory']:g} times less", memory, "MB")
     brute = splats["plain_and_fast"]
-    rows = [("brute force", brute["plain"][key], PLAIN), ("tiles", brute["fast"][key], FAST)]
-    title = f"Rasteriser, {brute['gaussians']:,} Gaussians, {brute['side']}², forward + backward"
+    rows = [("brute force\n+ gradients", brute["plain"][key], PLAIN), ("tiles\n+ gradients", brute["fast"][key], FAST)]
+    title = f"Rasteriser, {brute['gaussians']:,} splats, {brute['side']}²: {brute['times_faster']:g} times faster"
     bars(axes[0, 2], title, rows, "ms")
     rows = networks["growth"]["gaussians"]["rows"]
     both = splats["growth"]["rows"]
     sizes = [row["size"] for row in both]
-    lines(axes[1, 0], "How the time grows (networks one thread, splats two)", {
+    lines(axes[1, 0], "Time over size (networks 1 thread, splats 2)", {
         f"networks, N^{networks['growth']['gaussians']['exponent']:g}": ([r["size"] for r in rows], [r[key] for r in rows], FAST),
         f"splats 512², forward, N^{splats['growth']['exponent']:g}": (sizes, [r["forward"]["ms"] for r in both], LATER),
         "splats, forward + backward": (sizes, [r["forward_backward"]["ms"] for r in both], PLAIN),
@@ -65,7 +66,7 @@ def draw(result: dict[str, Any], target: Path) -> None:
     late = bake["latency"]
     rows = [("networks alone", late["networks_ms"], PLAIN), ("request to readable", late["request_ms"], FAST)]
     rows.append(("read from the cache", bake["incremental"]["cache"]["read"]["ms"], LATER))
-    bars(axes[1, 2], f"One frame on request ({late['beyond_networks_ms']:g} ms beyond the networks)", rows, "ms")
+    bars(axes[1, 2], f"One frame on request: {late['beyond_networks_ms']:g} ms more", rows, "ms")
     about = result["machine"]
     figure.suptitle(f"{about['processor']}, {about['threads']} of {about['cores']} cores; plain formulation grey", fontsize=9, x=0.01, ha="left")
     for one in axes.flat:
