@@ -120,7 +120,7 @@ def test_the_picture_is_upright(drawn: Callable[..., str], head: bpy.types.Objec
     """Without a window Blender gives icons no number, but it keeps their pixels."""
     drawn("_avatar")
     pixels = shipped("addon.avatar").load(shipped("addon.avatar").file_of(head)).thumbnail
-    picture = shipped("addon.panels")._previews[head.ua3dtalk.avatar_hash]
+    picture = shipped("addon.panels.character")._previews[head.ua3dtalk.avatar_hash]
     assert tuple(picture.image_size) == (32, 24)
     shown = np.array(picture.image_pixels_float[:]).reshape(24, 32, 4)
     assert np.allclose(shown[::-1], pixels / 255, atol=1 / 250)
