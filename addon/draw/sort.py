@@ -20,10 +20,11 @@ def depth_keys(means: NDArray[np.float32], view_model: NDArray[np.floating]) -> 
     means: [N,3] in object space. view_model: [4,4], object space to camera space (camera looks along -Z).
     Returns [N] float32, positive in front of the camera, in the units of the camera space.
     """
-    row = np.asarray(view_model, dtype=np.float64)[2]
+    # Rounded once each, the matrix and the sum, as the engine's rasteriser does: near ties then fall the same way in both.
+    row = np.asarray(view_model, dtype=np.float32)[2].astype(np.float64)
     # A splat may hold NaN or infinity; its key then does, too, and whoever draws leaves it out.
     with np.errstate(invalid="ignore", over="ignore"):
-        return -(means @ row[:3].astype(np.float32) + np.float32(row[3]))
+        return -(means.astype(np.float64) @ row[:3] + row[3]).astype(np.float32)
 
 
 def argsort_float32(keys: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -51,7 +52,7 @@ def back_to_front(
     depths: for each avatar [N_i], as from `depth_keys`. branches: for each avatar [N_i]. layered: for each avatar, whether
     all its mouth splats lie behind all its face splats (the paper's face + (1 - a_face) * mouth); otherwise depth alone counts.
     visible: [sum N_i] or None; splats to leave out are False.
-    Returns indices into the concatenation of all avatars' splats. Splats of equal depth keep their order.
+    Returns indices into the concatenation of all avatars' splats. Of splats of equal depth the first one is in front.
 
     The mouth splats of a layered avatar keep their own order and take the place just behind its farthest visible face splat,
     so that another avatar in front of or behind the head is still blended in front of or behind all of it.
@@ -59,11 +60,11 @@ def back_to_front(
     if not depths:
         return np.empty(0, dtype=np.intp)
     depth = np.concatenate(depths).astype(np.float32, copy=False)
-    order = argsort_float32(-depth)
+    front_to_back = argsort_float32(depth)
     if visible is not None:
-        order = order[visible[order]]
+        front_to_back = front_to_back[visible[front_to_back]]
     if not any(layered):
-        return order
+        return front_to_back[::-1]
 
     place = depth.copy()
     start = 0
@@ -76,4 +77,4 @@ def back_to_front(
         face = ~mouth if visible is None else ~mouth & visible[span]
         if mouth.any() and face.any():
             place[span][mouth] = np.nextafter(own[face].max(), np.float32(np.inf))
-    return order[argsort_float32(-place[order])]
+    return front_to_back[argsort_float32(place[front_to_back])][::-1]
