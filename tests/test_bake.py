@@ -22,6 +22,7 @@ from support.avatars import static_avatar, talking_avatar
 from ua3dtalk.engine.avatar import load_avatar, save_avatar
 from ua3dtalk.engine.bake import Baker, Session
 from ua3dtalk.engine.cache import CacheReader, CacheWriter
+from ua3dtalk.engine.cache.layout import ENTRY, FRAME_FILES
 from ua3dtalk.engine.errors import Cancelled, UserError
 from ua3dtalk.engine.shot import EmotionCurves, Shot, compose_shot, save_shot
 from ua3dtalk.engine.shot.emotion import parse_emotion
@@ -61,7 +62,7 @@ def test_a_bake_moves_what_moves_and_repeats_exactly(files: Path, tmp_path: Path
     again = Baker(Session("cpu", 1), shot).bake(tmp_path / "a")
     assert (again.computed, again.up_to_date) == (0, 50)
     Baker(Session("cpu", 1), shot).bake(tmp_path / "b")
-    for name in ("motion.bin", "uncertainty.bin"):
+    for name in FRAME_FILES:
         one, two = (next((tmp_path / x).glob("store-*")) / name for x in "ab")
         assert one.read_bytes() == two.read_bytes()
 
@@ -194,7 +195,7 @@ def test_a_session_goes_on_in_a_folder_that_others_changed(files: Path, tmp_path
     store = next((tmp_path / "c").glob("store-*"))
     reader = CacheReader(tmp_path / "c")
     assert (store / "motion.bin").stat().st_size <= 2 * 50 * 20 * reader.header.moving
-    assert (store / "index.bin").stat().st_size <= (4 * 50 + 64 + 50) * 136
+    assert (store / "index.bin").stat().st_size <= (4 * 50 + 64 + 50) * ENTRY.itemsize
 
 
 def test_what_a_sound_says_is_kept_on_disk_for_other_processes(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,14 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from support.avatars import static_avatar
 
-from ua3dtalk.engine.cache import CacheHeader, CacheReader, CacheWriter, FrameMissing
-from ua3dtalk.engine.cache.layout import ENTRY
+from ua3dtalk.engine.avatar import REGIONS
+from ua3dtalk.engine.cache import SHARES, CacheHeader, CacheReader, CacheWriter, FrameMissing
+from ua3dtalk.engine.cache.layout import ENTRY, FRAME_FILES, quantise_shares
 from ua3dtalk.engine.errors import UserError
 
 STATIC, BRANCH = static_avatar(90, 30).rest()
 MOVING = np.arange(10, 110)
+REGION = np.where(BRANCH == 1, REGIONS.index("mouth"), np.arange(120) % 5).astype(np.uint8)
 
 
 def header(avatar: str = "a" * 64) -> CacheHeader:
@@ -25,7 +30,7 @@ def header(avatar: str = "a" * 64) -> CacheHeader:
 
 
 def writer(folder: Path, avatar: str = "a" * 64) -> CacheWriter:
-    return CacheWriter(folder, header(avatar), STATIC, BRANCH, MOVING)
+    return CacheWriter(folder, header(avatar), STATIC, BRANCH, MOVING, REGION)
 
 
 def key(number: int) -> bytes:
@@ -36,7 +41,11 @@ def motion(seed: int) -> tuple[np.ndarray, ...]:
     random = np.random.default_rng(seed)
     quats = random.normal(size=(100, 4))
     quats /= np.linalg.norm(quats, axis=1, keepdims=True)
-    return random.normal(0, 0.1, (100, 3)), quats, random.uniform(1e-4, 0.02, (100, 3)), random.random(100), random.random(100)
+    shares = random.dirichlet(np.ones(4), 100)
+    shares[80:, 3] = 0
+    shares /= shares.sum(1, keepdims=True)
+    variances = random.random((2, 100))
+    return random.normal(0, 0.1, (100, 3)), quats, random.uniform(1e-4, 0.02, (100, 3)), *variances, shares
 
 
 def put(target: CacheWriter, frame: int, seed: int | None = None) -> None:
@@ -45,7 +54,7 @@ def put(target: CacheWriter, frame: int, seed: int | None = None) -> None:
 
 
 def check(reader: CacheReader, frame: int, seed: int) -> None:
-    means, quats, scales, aleatoric, epistemic = motion(seed)
+    means, quats, scales, aleatoric, epistemic, shares = motion(seed)
     got = reader.at(frame)
     np.testing.assert_allclose(got.means[MOVING], means, atol=np.ptp(means) / 65535)
     np.testing.assert_allclose(got.quats[MOVING], quats, atol=5e-5)
@@ -55,6 +64,9 @@ def check(reader: CacheReader, frame: int, seed: int) -> None:
     still = np.setdiff1d(np.arange(120), MOVING)
     np.testing.assert_array_equal(got.means[still], STATIC.means[still])
     np.testing.assert_array_equal(got.epistemic[still], 0)
+    np.testing.assert_allclose(got.shares[MOVING], shares, atol=1.001 / 255)
+    np.testing.assert_allclose(got.shares[MOVING].sum(1), 1, atol=1e-6)
+    assert not got.shares[MOVING][80:, SHARES.index("emotion")].any() and not got.shares[still].any()
 
 
 def test_frames_come_back(tmp_path: Path) -> None:
@@ -85,6 +97,7 @@ def test_subframes_lie_between(tmp_path: Path) -> None:
         put(target, 1)
     reader = CacheReader(tmp_path)
     before, middle, after = reader.at(0), reader.at(0.25), reader.at(1)
+    np.testing.assert_allclose(middle.shares, 0.75 * before.shares + 0.25 * after.shares, atol=1e-6)
     np.testing.assert_allclose(middle.means, 0.75 * before.means + 0.25 * after.means, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(middle.quats[MOVING], axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(reader.at(1.4).means, after.means)  # frame 2 is not baked
@@ -135,7 +148,7 @@ def test_an_open_reader_sees_another_index_in_the_same_file(tmp_path: Path) -> N
     reader = CacheReader(tmp_path / "a")
     check(reader, 1, 1)
     one, other = (next((tmp_path / name).glob("store-*")) for name in "ab")
-    for name in ("motion.bin", "uncertainty.bin", "index.bin"):  # as `cp` does: written over, longer than before
+    for name in (*FRAME_FILES, "index.bin"):  # as `cp` does: written over, longer than before
         (one / name).write_bytes((other / name).read_bytes())
     for frame in range(5):
         check(reader, frame, 50 + frame)
@@ -216,12 +229,104 @@ def test_another_avatar_replaces_the_bake_only_when_it_is_finished(tmp_path: Pat
     assert len(list(tmp_path.glob("store-*"))) == 1
 
 
+def summary_of(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a summary must say, Gaussian by Gaussian: variances [8,2] and shares [8,4]."""
+    *_, aleatoric, epistemic, shares = motion(seed)
+    variances, whole = np.zeros((8, 2)), np.zeros((8, 4))
+    for region in range(8):
+        rows = [i for i, place in enumerate(MOVING) if REGION[place] == region]
+        if rows:
+            variances[region] = np.mean([(aleatoric[i], epistemic[i]) for i in rows], axis=0)
+            whole[region] = np.mean([shares[i] for i in rows], axis=0)
+    return variances, whole
+
+
+def test_a_frame_is_summed_up_by_region(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        put(target, 0)
+        put(target, 4)
+        reader = CacheReader(tmp_path)
+        assert reader.region.tolist() == REGION.tolist()
+        assert reader.moving_in_region.tolist() == np.bincount(REGION[MOVING], minlength=8).tolist()
+        for frame in (0, 4):
+            found, (variances, shares) = reader.summary(frame), summary_of(frame)
+            np.testing.assert_allclose(np.stack([found.aleatoric, found.epistemic], 1), variances, rtol=1e-3)
+            np.testing.assert_allclose(found.shares, shares, atol=1 / 255)
+        assert reader.summary(4) is found
+        put(target, 4, seed=9)
+        np.testing.assert_allclose(reader.summary(4).epistemic, summary_of(9)[0][:, 1], rtol=1e-3)
+        with pytest.raises(FrameMissing):
+            reader.summary(1)
+    store = next(tmp_path.glob("store-*"))
+    for name in ("uncertainty.bin", "shares.bin"):
+        data = (store / name).read_bytes()
+        (store / name).write_bytes(bytes([data[0] ^ 1]) + data[1:])
+        with pytest.raises(FrameMissing):
+            CacheReader(tmp_path).summary(0)
+        (store / name).write_bytes(data)
+
+
+def test_shares_nothing_is_known_of_are_zero(tmp_path: Path) -> None:
+    with CacheWriter(tmp_path, header(), STATIC, BRANCH, MOVING) as target:
+        target.put(0, key(0), *motion(0))
+        target.put(1, key(1), *motion(1)[:5])
+    reader = CacheReader(tmp_path)
+    assert reader.at(0).shares.any() and not reader.at(1).shares.any() and not reader.summary(1).shares.any()
+    assert [REGIONS[number] for number in np.unique(reader.region)] == ["mouth", "head"]
+
+
+@given(
+    weights=st.lists(st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1)), min_size=4, max_size=4).filter(any), min_size=1, max_size=9)
+)
+@example(weights=[[1, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 0], [1, 1, 1, 1]])
+@settings(max_examples=50, deadline=None)
+def test_shares_are_whole_255ths(weights: list[list[float]]) -> None:
+    shares = np.array(weights, float)
+    shares /= shares.sum(1, keepdims=True)
+    for kind in (np.float64, np.float32):
+        whole = np.empty((4, len(shares)), np.uint8)
+        quantise_shares(shares.astype(kind), whole)
+        assert (whole.sum(0, dtype=int) == 255).all()
+        assert np.abs(whole.T / 255 - shares).max() < 1.001 / 255
+        assert not whole.T[shares == 0].any()
+
+
+def older(folder: Path) -> None:
+    """Make the bake in a folder look like one of version 1."""
+    store = next(folder.glob("store-*"))
+    store.rename(folder / "store-old")
+    text = json.loads((folder / "header.json").read_text()) | {"format_version": 1, "store": "store-old"}
+    (folder / "header.json").write_text(json.dumps(text))
+
+
+def test_a_bake_of_an_older_version_is_refused_and_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        put(target, 0)
+        target.finish()
+    older(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "store-old").iterdir()} | {"": (tmp_path / "header.json").read_bytes()}
+    with pytest.raises(UserError, match="older version of UA-3DTalk. Bake again."):
+        CacheReader(tmp_path)
+    for _ in range(2):  # cut off before it is whole, and gone on with
+        with writer(tmp_path) as target:
+            assert not target.is_shown
+            put(target, 3)
+        kept = {path.name: path.read_bytes() for path in (tmp_path / "store-old").iterdir()}
+        assert kept | {"": (tmp_path / "header.json").read_bytes()} == before
+    with writer(tmp_path) as target:
+        assert target.has(3, key(3))
+        target.finish()
+        assert target.is_shown
+    check(CacheReader(tmp_path), 3, 3)
+    assert not (tmp_path / "store-old").exists()
+
+
 def truncations(folder: Path) -> list[tuple[str, int]]:
     store = next(folder.glob("store-*"))
     entry, slot = ENTRY.itemsize, 2000
     cuts = [("index.bin", size) for size in (0, 1, entry - 1, entry, entry + 1, 3 * entry - 4, 3 * entry - 1)]
     cuts += [("motion.bin", size) for size in (0, 1, slot - 1, slot, slot + 1, 3 * slot - 1)]
-    cuts += [("uncertainty.bin", size) for size in (0, 399, 400, 401, 1199)]
+    cuts += [(name, size) for name in ("uncertainty.bin", "shares.bin") for size in (0, 399, 400, 401, 1199)]
     return [(f"{store.name}/{name}", size) for name, size in cuts]
 
 
@@ -258,7 +363,7 @@ def test_flipped_bits_are_missing_frames(tmp_path: Path) -> None:
             put(target, frame)
         target.finish()
     store = next(tmp_path.glob("store-*"))
-    for name, at in (("motion.bin", 2500), ("uncertainty.bin", 500), ("index.bin", ENTRY.itemsize + 30)):
+    for name, at in (("motion.bin", 2500), ("uncertainty.bin", 500), ("shares.bin", 700), ("index.bin", ENTRY.itemsize + 30)):
         data = (store / name).read_bytes()
         (store / name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
         reader = CacheReader(tmp_path)
@@ -291,10 +396,11 @@ def test_a_store_outside_the_folder_is_refused(tmp_path: Path) -> None:
 def test_frames_that_are_not_finite_are_refused_and_the_old_one_stays(tmp_path: Path) -> None:
     with writer(tmp_path) as target:
         put(target, 0)
-        means, *rest = motion(1)
-        means[3, 1] = np.nan
-        with pytest.raises(UserError, match="Frame 0"):
-            target.put(0, key(1), means, *rest)
+        for part, at in ((0, (3, 1)), (5, (7, 2))):
+            parts = motion(1)
+            parts[part][at] = np.nan
+            with pytest.raises(UserError, match="Frame 0"):
+                target.put(0, key(1), *parts)
     check(CacheReader(tmp_path), 0, 0)
 
 

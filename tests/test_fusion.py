@@ -22,15 +22,17 @@ def states(v: int, t: int, rows: int, width: int, low: float, high: float, size:
     return means, rng.uniform(low, high, (v, t, rows, width)).astype(np.float32)
 
 
-def run_kernel(means: np.ndarray, logvars: np.ndarray, bound: float = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def run_kernel(means: np.ndarray, logvars: np.ndarray, bound: float = 0) -> tuple[np.ndarray, ...]:
+    """Fused mean [R, L], aleatoric [R], epistemic [R], shares [R, V] and good [R]."""
     v, t, rows, width = means.shape
     padded = -(-rows // LANES) * LANES
     both = np.zeros((v, t, 2 * width, padded), np.float32)
     both[:, :, :width, :rows] = means.transpose(0, 1, 3, 2)
     both[:, :, width:, :rows] = logvars.transpose(0, 1, 3, 2)
-    out = np.empty((width, padded), np.float32), *np.empty((2, padded), np.float32), np.empty(padded, np.uint8)
-    fuse_rows(both, np.float32(bound), *out)
-    return out[0][:, :rows].T, out[1][:rows], out[2][:rows], out[3][:rows].astype(bool)
+    out = np.empty((width, padded), np.float32), *np.empty((2, padded), np.float32), np.empty((v, padded), np.float32)
+    good = np.empty(padded, np.uint8)
+    fuse_rows(both, np.float32(bound), *out, good)
+    return *(x[..., :rows].T for x in out), good[:rows].astype(bool)
 
 
 def exact_fusion(means: np.ndarray, logvars: np.ndarray) -> np.ndarray:
@@ -66,7 +68,7 @@ def exact_fusion(means: np.ndarray, logvars: np.ndarray) -> np.ndarray:
 def test_fusion_is_exact_over_all_log_variances(v: int, t: int, width: int, low: float, high: float, size: float, seed: int) -> None:
     means, logvars = states(v, t, 3, width, min(low, high), max(low, high), size, seed)
     truth = exact_fusion(means, logvars)
-    kernel, _, _, good = run_kernel(means, logvars)
+    kernel, _, _, _, good = run_kernel(means, logvars)
     single = solve_rows(torch.from_numpy(means), torch.from_numpy(logvars))
     double = solve_rows(torch.from_numpy(means).double(), torch.from_numpy(logvars).double())
     scale = np.abs(truth).max()
@@ -86,14 +88,29 @@ def test_kernel_agrees_with_the_plain_formulation(v: int, t: int, width: int, ro
     views = [reference.total_covariance(m[i], lv[i]) for i in range(v)]
     truth = reference.fuse([s[0] for s in views], [s[1] + s[2] for s in views]).numpy()
     parts = [[s[i].diagonal(dim1=1, dim2=2) for s in views] for i in (1, 2)]
-    aleatoric, epistemic = (x.numpy() for x in reference.state_uncertainty(*parts))
-    fused, found_a, found_e, good = run_kernel(means, logvars)
+    aleatoric, epistemic, shares = (x.numpy() for x in reference.state_uncertainty(*parts))
+    fused, found_a, found_e, found_s, good = run_kernel(means, logvars)
     assert np.abs(fused - truth)[good].max(initial=0) < 1e-5 * np.abs(truth).max()
     assert width * (v - 1) < v * (t - 1) or good.all()  # otherwise the system has a null space, which is noticed
     assert np.abs(found_a / aleatoric - 1).max() < 1e-5
     assert np.abs(found_e - epistemic).max() <= 1e-5 * aleatoric.max()
     solved = solve_rows(m, lv)
-    assert np.allclose(diagonal_uncertainty(solved.variance, solved.contrasts)[1], epistemic)
+    _, exact_e, exact_s = diagonal_uncertainty(solved.variance, solved.contrasts)
+    assert np.allclose(exact_e, epistemic) and np.allclose(exact_s, shares, atol=1e-12)
+    assert np.abs(found_s - shares).max() < 1e-6 and np.abs(found_s.sum(1) - 1).max() < 1e-6
+
+
+def test_shares_say_where_the_fused_state_comes_from() -> None:
+    """By hand: eq. 12's weights of two views whose covariances are diagonal; and who says more firmly has the larger share."""
+    logvars = np.log(np.array([[1.0, 1.0], [3.0, 1.0]], np.float32))[:, None, None]  # [views, members, rows, channels]
+    means = np.zeros_like(logvars)
+    found = run_kernel(means, logvars)[3]
+    assert np.abs(found - [[(0.75 + 0.5) / 2, (0.25 + 0.5) / 2]]).max() < 1e-6
+    means, logvars = states(4, 10, 64, 48, -1, 1, 0.5, 0)
+    before, firmer = run_kernel(means, logvars)[3], logvars.copy()
+    firmer[2] -= 3
+    after = run_kernel(means, firmer)[3]
+    assert (after[:, 2] > before[:, 2]).all() and (np.delete(after, 2, 1) < np.delete(before, 2, 1)).all()
 
 
 def test_uncertainty_is_exact_where_covariances_are_diagonal() -> None:
@@ -104,7 +121,7 @@ def test_uncertainty_is_exact_where_covariances_are_diagonal() -> None:
     total = np.linalg.inv(sum(precisions))
     want = [np.trace(sum(total @ p @ np.diag(part[0]) @ p @ total for p, part in zip(precisions, x))) / 6 for x in (d, e)]
     found = reference.state_uncertainty([torch.from_numpy(x) for x in d], [torch.from_numpy(x) for x in e])
-    assert np.allclose([float(x[0]) for x in found], want)
+    assert np.allclose([float(x[0]) for x in found[:2]], want)
 
 
 @pytest.mark.parametrize("case", ["identical members", "dead view", "silent view", "certain view", "one member"])
@@ -119,7 +136,7 @@ def test_fusion_at_its_edges(case: str) -> None:
         logvars[1] = 20 if case == "dead view" else -20
         means[1] *= 1e-3
     truth = exact_fusion(means, logvars)
-    kernel, aleatoric, epistemic, good = run_kernel(means, logvars)
+    kernel, aleatoric, epistemic, _, good = run_kernel(means, logvars)
     single = solve_rows(torch.from_numpy(means), torch.from_numpy(logvars))
     double = solve_rows(torch.from_numpy(means).double(), torch.from_numpy(logvars).double())
     assert good.any() and double.good.all()
@@ -133,11 +150,12 @@ def test_fusion_at_its_edges(case: str) -> None:
 @settings(max_examples=10, deadline=None)
 def test_kernel_bounds_log_variances(bound: float, low: float, high: float, seed: int) -> None:
     means, logvars = states(3, 4, 70, 5, min(low, high), max(low, high), 0.0, seed)
-    _, aleatoric, epistemic, _ = run_kernel(means, logvars, bound)
+    _, aleatoric, epistemic, shares, _ = run_kernel(means, logvars, bound)
     variance = np.exp(bound * np.tanh(logvars.astype(np.float64) / bound)).mean(1)
     wanted = (1 / (1 / variance).sum(0)).mean(1)  # without epistemic parts: the variance of precision-weighted means
     assert np.abs(aleatoric / wanted - 1).max() < 1e-5
     assert (epistemic == 0).all()
+    assert np.abs(shares.T - (1 / variance / (1 / variance).sum(0)).mean(2)).max() < 1e-5
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 100, -100])
@@ -145,8 +163,9 @@ def test_kernel_bounds_log_variances(bound: float, low: float, high: float, seed
 def test_log_variances_that_single_precision_cannot_hold_are_noticed(value: float, bound: float) -> None:
     means, logvars = states(3, 4, 6, 5, -1, 1, 1.0, 0)
     logvars[1, :, 2, 3] = value
-    fused, aleatoric, epistemic, good = run_kernel(means, logvars, bound)
+    fused, aleatoric, epistemic, shares, good = run_kernel(means, logvars, bound)
     noticed = ~(good & np.isfinite(fused).all(1) & np.isfinite(aleatoric) & np.isfinite(epistemic))
+    assert np.isfinite(shares[~noticed]).all()
     # A bound turns what is merely large into its own size.
     assert noticed.tolist() == [row == 2 and (bound == 0 or np.isnan(value)) for row in range(6)]
 
@@ -154,7 +173,7 @@ def test_log_variances_that_single_precision_cannot_hold_are_noticed(value: floa
 def test_spoilt_rows_are_noticed() -> None:
     """More members than channels and tiny variances: the system's null space drowns in single precision's rounding."""
     means, logvars = states(3, 20, 40, 4, -20, -19, 1.0, 0)
-    assert not run_kernel(means, logvars)[3].any()
+    assert not run_kernel(means, logvars)[4].any()
     assert not solve_rows(torch.from_numpy(means), torch.from_numpy(logvars)).good.any()
 
 

@@ -132,7 +132,7 @@ def check_fused(name: str, found: dict[str, np.ndarray]) -> None:
     means, logvars, _ = state(name)
     views, members, _, width = means.shape
     solved = solve_rows(torch.from_numpy(means).double(), torch.from_numpy(logvars).double())
-    aleatoric, epistemic = (x.numpy() for x in diagonal_uncertainty(solved.variance, solved.contrasts))
+    aleatoric, epistemic, shares = (x.numpy() for x in diagonal_uncertainty(solved.variance, solved.contrasts))
     good, truth = found["good"], solved.mean.numpy()
     if name == "spoilt":
         assert not good.any()
@@ -146,6 +146,7 @@ def check_fused(name: str, found: dict[str, np.ndarray]) -> None:
         return
     assert np.abs(found["mean"].T - truth)[good].max() < 1e-5 * np.abs(truth[good]).max()
     assert np.abs(found["aleatoric"] / aleatoric - 1)[good].max() < 1e-5
+    assert np.abs(found["shares"].T - shares)[good].max() < 1e-6
     rounding = np.square(1e-6 * means[:, :, good]).max()  # all there is where members say the same
     assert np.abs(found["epistemic"] - epistemic)[good].max() <= 1e-5 * epistemic[good].max() + rounding
 
@@ -158,12 +159,13 @@ def test_fusion_by_the_interpreter(name: str, interpreted: Callable[[str], dict[
 @pytest.mark.parametrize("name", ["face", "mouth", "wide_variances", "single"])
 def test_fusion_agrees_with_the_processor_s_kernel(name: str, interpreted: Callable[[str], dict[str, np.ndarray]]) -> None:
     means, logvars, _ = state(name)
-    fused, aleatoric, epistemic, good = run_kernel(means, logvars)
+    fused, aleatoric, epistemic, shares, good = run_kernel(means, logvars)
     found = interpreted(name)
     assert good.all() and found["good"].all()
     assert np.abs(found["mean"].T - fused).max() < 1e-5 * np.abs(fused).max()
     assert np.abs(found["aleatoric"] / aleatoric - 1).max() < 1e-5
     assert np.abs(found["epistemic"] - epistemic).max() <= 1e-5 * epistemic.max()
+    assert np.abs(found["shares"].T - shares).max() < 1e-6
 
 
 def check_members(name: str, packed: np.ndarray) -> None:
@@ -201,7 +203,7 @@ def test_whole_motion_by_the_interpreter(name: str, interpreted: Callable[[str],
     """As `Deformer` has it on a card: views that stand still, rows that are solved again in float64."""
     found = interpreted(f"avatar_{name}")
     names = [key.removeprefix("plain.") for key in found if key.startswith("plain.")]
-    assert {"face.d_means", "face.d_quats", "face.d_scales", "face.epistemic", "mouth.d_means", "mouth.aleatoric"} <= set(names)
+    assert {"face.d_means", "face.d_quats", "face.d_scales", "face.epistemic", "mouth.d_means", "mouth.aleatoric", "mouth.shares"} <= set(names)
     for key in names:
         plain, packed = found[f"plain.{key}"], found[f"packed.{key}"]
         assert packed.shape == plain.shape and len(plain) == 3
@@ -269,7 +271,7 @@ def test_fusion_on_cuda(name: str) -> None:
     both = torch.from_numpy(means.transpose(0, 1, 3, 2).copy()).cuda()
     variance = torch.from_numpy(logvars).double().exp().mean(1).transpose(1, 2).float().contiguous().cuda()
     found = fuse_rows(both, variance)
-    check_fused(name, {key: x.cpu().numpy() for key, x in zip(("mean", "aleatoric", "epistemic", "good"), found)})
+    check_fused(name, {key: x.cpu().numpy() for key, x in zip(("mean", "aleatoric", "epistemic", "shares", "good"), found)})
 
 
 @CUDA

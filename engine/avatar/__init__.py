@@ -2,5 +2,6 @@
 
 from .file import BRANCHES, EMOTIONS, Avatar, AvatarMeta, View, load_avatar, save_avatar
 from .gaussians import Gaussians
+from .regions import REGIONS, regions, strength_masks
 
-__all__ = ["BRANCHES", "EMOTIONS", "Avatar", "AvatarMeta", "Gaussians", "View", "load_avatar", "save_avatar"]
+__all__ = ["BRANCHES", "EMOTIONS", "REGIONS", "Avatar", "AvatarMeta", "Gaussians", "View", "load_avatar", "regions", "save_avatar", "strength_masks"]

@@ -14,9 +14,11 @@ import numpy as np
 
 from .. import __version__
 from ..avatar import EMOTIONS
-from ..cache import CacheHeader, CacheWriter
+from ..cache import SHARES, CacheHeader, CacheWriter
+from ..deform.fast import BranchMotion
+from ..deform.parameters import VIEWS
 from ..errors import Cancelled, UserError
-from ..shot import Shot, frame_keys
+from ..shot import STRENGTHS, Shot, frame_keys
 from ..views import EMOTION_VIEW, Track
 from .session import Head, Session
 
@@ -27,8 +29,13 @@ KEYS = 4096
 WAITING = 2
 """Batches that may wait to be written."""
 
-Frame = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""means [M,3], quats [M,4], scales [M,3], aleatoric [M], epistemic [M] of the moving Gaussians, in Blender's frame."""
+TAPS = 7
+"""Times at which a smoothed view is looked up."""
+STEP = 0.75
+"""Between two of them, in deviations of the smoothing."""
+
+Frame = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""means [M,3], quats [M,4], scales [M,3], aleatoric [M], epistemic [M], shares [M,4] of the moving Gaussians, in Blender's frame."""
 Progress = Callable[[int, int, str, Sequence[int]], None]
 """(frames done, frames in all, a line of text, scene frames that have become readable since the last call)."""
 
@@ -53,12 +60,14 @@ class _Batch:
         known: (key, row) that share data that is there, or that an earlier batch brings.
         up_to_date: rows there is nothing to do for.
         views: of the groups' first rows.
+        strength: [F,M] of the groups' first rows, or None: 1.
     """
 
     groups: list[tuple[bytes, list[int]]]
     known: list[tuple[bytes, int]]
     up_to_date: int
     views: dict[str, np.ndarray]
+    strength: np.ndarray | None
 
 
 class Baker:
@@ -87,30 +96,49 @@ class Baker:
         """What the networks get for rows [F] of the shot: audio [F,8,29,16], exp, style [F,1,64], emotion [F,1,128], au [F,6]."""
         shot = self.shot.part(rows)
         times = np.where(bool(shot.sound_hash), shot.times, np.nan)
-        views = {view: track.at(times) for view, track in self.tracks.items() if view != EMOTION_VIEW}
+        said = self._said(times) if shot.smoothing == 0 else smoothed(self._said, times, shot.smoothing)
         keyed, share = shot.emotion_parts()
-        said = np.where(np.isfinite(times)[:, None], self.tracks[EMOTION_VIEW].at(times), 0)
-        x = keyed + share[:, None] * said
-        return views | {"emotion": emotion_vectors(self.head, x)[:, None], "au": np.asarray(shot.au, np.float32)}
+        x = keyed + share[:, None] * said.pop(EMOTION_VIEW)
+        return said | {"emotion": emotion_vectors(self.head, x)[:, None], "au": np.asarray(shot.au, np.float32)}
+
+    def _said(self, times: np.ndarray) -> dict[str, np.ndarray]:
+        """What the sound says to each view at `times` [F], the automatic emotion's weights among them: 0 where there is no sound."""
+        said = {view: track.at(times) for view, track in self.tracks.items()}
+        said[EMOTION_VIEW] = np.where(np.isfinite(times)[:, None], said[EMOTION_VIEW], 0)
+        return said
+
+    def strength(self, rows: np.ndarray) -> np.ndarray | None:
+        """What the motion of each Gaussian in rows [F] of the shot is multiplied with [F,M] float32; None where all is as learned.
+
+        Each of the three strengths s acts as 1 + mask * (s - 1).
+        """
+        strengths = np.stack([np.asarray(getattr(self.shot, name), np.float32)[rows] for name in STRENGTHS])  # [3,F]
+        if (strengths == 1).all():
+            return None
+        return np.prod(1 + self.head.masks[:, None] * (strengths - 1)[..., None], axis=0, dtype=np.float32)
 
     def frames(self, rows: np.ndarray) -> list[Frame]:
         """The moving Gaussians of rows [F] of the shot."""
-        return list(self._deform(self.views(rows) if self.deformer is not None else {}, len(rows), lambda: False))
+        views = self.views(rows) if self.deformer is not None else {}
+        return list(self._deform(views, self.strength(rows), len(rows), lambda: False))
 
-    def _deform(self, views: dict[str, np.ndarray], count: int, stopped: Callable[[], bool]) -> Iterator[Frame]:
+    def _deform(
+        self, views: dict[str, np.ndarray], strength: np.ndarray | None, count: int, stopped: Callable[[], bool]
+    ) -> Iterator[Frame]:
         """The networks, at once; then frame by frame, when asked for, what the cache holds. Raises Cancelled where `stopped` says so."""
         if self.deformer is None or not count:
-            empty = (np.zeros((0, 3)), np.zeros((0, 4)), np.zeros((0, 3)), np.zeros(0), np.zeros(0))
+            empty = (np.zeros((0, 3)), np.zeros((0, 4)), np.zeros((0, 3)), np.zeros(0), np.zeros(0), np.zeros((0, len(SHARES))))
             return iter([empty] * count)
         head, motion = self.head, self.deformer.motion(views, stopped)
 
         def frames() -> Iterator[Frame]:
-            moved = self.deformer.moved(motion)
+            moved = self.deformer.moved(motion, strength)
             parts = [(*moved[branch], getattr(motion, branch)) for branch in moved]
+            shares = np.concatenate([_by_view(branch, getattr(motion, branch)) for branch in moved], axis=1)
             for f in range(count):
                 means, quats, scales = (np.concatenate([part[i][f] for part in parts]) for i in range(3))
                 variances = (np.concatenate([getattr(part[3], name)[f] for part in parts]) for name in ("aleatoric", "epistemic"))
-                yield (means @ head.turn_means, quats @ head.turn_quats, scales * head.meta.metres_per_unit, *variances)
+                yield (means @ head.turn_means, quats @ head.turn_quats, scales * head.meta.metres_per_unit, *variances, shares[f])
 
         return frames()
 
@@ -157,13 +185,14 @@ class Baker:
             text = f"{done} frames up to date"
             if readable:
                 text = f"frame {numbers[readable[-1]]}, {(time.perf_counter() - begin) / done * (total - done):.0f} s left"
-            progress(done, total, text, [int(number) for number in numbers[readable]])
+            progress(done, total, text, [int(number) for number in numbers[readable]] if shown else [])
 
         with (
             self.session.writer(Path(folder), self.head, self._header()) as writer,
             ThreadPoolExecutor(1, "views") as ahead,
             ThreadPoolExecutor(1, "writing") as behind,
         ):
+            shown = writer.is_shown
             plan = self._plan(writer, self._order(first))
             batch = next(plan, None)  # no thread lies between the request and its first frame
             written: deque[Future[None]] = deque()
@@ -171,7 +200,7 @@ class Baker:
                 waiting = ahead.submit(next, plan, None)
                 if stopped():
                     raise Cancelled()
-                frames = self._deform(batch.views, len(batch.groups), stopped)
+                frames = self._deform(batch.views, batch.strength, len(batch.groups), stopped)
                 if not result.computed:
                     write(writer, batch, frames)  # the first frame is somebody's request: straight to the disk
                 else:
@@ -182,6 +211,8 @@ class Baker:
             for future in written:
                 future.result()
             writer.finish()
+            if not shown:
+                progress(total, total, f"{total} frames in the place of another bake", numbers.tolist())
         result.seconds = time.perf_counter() - begin
         return result
 
@@ -237,8 +268,34 @@ class Baker:
                     del todo[key]
                     planned.add(key)
                 rows = np.array([rows[0] for _, rows in groups], np.int64)
-                yield _Batch(groups, known, up_to_date, self.views(rows) if groups and self.deformer is not None else {})
+                views = self.views(rows) if groups and self.deformer is not None else {}
+                yield _Batch(groups, known, up_to_date, views, self.strength(rows))
                 known, up_to_date = [], 0
+
+
+def _by_view(branch: str, motion: BranchMotion) -> np.ndarray:
+    """A branch's shares [F,M,4] in the order of SHARES; 0 for a view that it has not."""
+    shares = np.zeros((*motion.shares.shape[:2], len(SHARES)), np.float32)
+    shares[:, :, [SHARES.index(view) for view in VIEWS[branch]]] = motion.shares
+    return shares
+
+
+def smoothed(said: Callable[[np.ndarray], dict[str, np.ndarray]], times: np.ndarray, deviation: float) -> dict[str, np.ndarray]:
+    """What `said` gives at `times` [F] seconds, averaged over a Gaussian of a deviation in seconds round each.
+
+    Times outside the sound count as what they are: silence. TAPS times STEP deviations apart stand for the Gaussian.
+    """
+    places = STEP * (np.arange(TAPS) - TAPS // 2)
+    weights = np.exp(-0.5 * places**2)
+    weights = (weights / weights.sum()).astype(np.float32)
+    found = {}
+    for view, values in said((times[:, None] + deviation * places).reshape(-1)).items():
+        values = values.reshape(len(times), TAPS, *values.shape[1:])
+        found[view] = middle = values[:, TAPS // 2].copy()
+        # As differences, so that what stands still stays exactly as it is; one by one, so that no frame depends on its neighbours.
+        for tap in range(TAPS):
+            found[view] = found[view] + weights[tap] * (values[:, tap] - middle)
+    return found
 
 
 def emotion_vectors(head: Head, x: np.ndarray) -> np.ndarray:

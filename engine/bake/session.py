@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from ..audio import Sound
-from ..avatar import AvatarMeta, Gaussians, load_avatar
+from ..avatar import AvatarMeta, Gaussians, load_avatar, regions, strength_masks
 from ..avatar.gaussians import matrix_to_quat, quat_multiply
 from ..cache import CacheHeader, CacheWriter
 from ..deform.fast import Deformer
 from ..errors import UserError
-from ..views import Provider, Track, TrackStore, build_providers
+from ..views import EMOTION_VIEW, EmotionTrack, Provider, Track, TrackStore, build_providers
 
 SOUNDS_KEPT = 4
 
@@ -29,7 +29,9 @@ class Head:
         providers: the providers it was trained with, by view; none for a static one.
         prototypes: [E,128] float32 emotion prototypes, or None.
         static, branch: all N Gaussians at rest in Blender's frame, and [N] uint8: 0 face, 1 mouth.
+        region: [N] uint8, index into `avatar.REGIONS`.
         moving: [M] rows of `static` that the networks move.
+        masks: [3,M] float32, where the strengths of upper face, lower face and lips act (`avatar.strength_masks`).
         turn_means, turn_quats: [3,3] and [4,4] float32 from avatar axes to Blender's, means to metres; rows times matrix.
     """
 
@@ -41,7 +43,9 @@ class Head:
     prototypes: np.ndarray | None
     static: Gaussians
     branch: np.ndarray
+    region: np.ndarray
     moving: np.ndarray
+    masks: np.ndarray
     turn_means: np.ndarray
     turn_quats: np.ndarray
 
@@ -81,7 +85,9 @@ class Session:
                 None if prototypes is None else np.array(prototypes, np.float32),
                 static,
                 branch,
+                regions(avatar),
                 moving,
+                np.stack(strength_masks(avatar)),
                 (avatar.meta.metres_per_unit * rotation.T).astype(np.float32),
                 quat_multiply(matrix_to_quat(rotation), np.eye(4)).astype(np.float32),
             )
@@ -109,6 +115,13 @@ class Session:
         self._tracks.move_to_end(key)
         return self._tracks[key]
 
+    def emotion(self, head: Head, path: Path, sound_hash: str) -> EmotionTrack:
+        """The automatic emotion of a sound, which a static avatar has too. Raises UserError as `tracks` does."""
+        if (head.hash, sound_hash) in self._tracks:
+            return self._tracks[head.hash, sound_hash][EMOTION_VIEW]  # type: ignore[return-value]
+        providers = head.providers or build_providers({}, {})
+        return self._store.tracks({EMOTION_VIEW: providers[EMOTION_VIEW]}, path, sound_hash)[EMOTION_VIEW]  # type: ignore[return-value]
+
     def writer(self, folder: Path, head: Head, header: CacheHeader) -> CacheWriter:
         """The cache folder opened for writing; where it is the one written last, at once.
 
@@ -120,7 +133,7 @@ class Session:
             last.begin(header)
         else:
             self._writer = None
-            self._writer = CacheWriter(folder, header, head.static, head.branch, head.moving)
+            self._writer = CacheWriter(folder, header, head.static, head.branch, head.moving, head.region)
         return self._writer
 
 

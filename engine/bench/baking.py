@@ -12,7 +12,7 @@ import numpy as np
 from ..audio import read_sound
 from ..bake import Baker, Session
 from ..cache import CacheReader
-from ..cache.layout import MOTION_CHANNELS, UNCERTAINTY_CHANNELS
+from ..cache.layout import FRAME_FILES
 from ..errors import Cancelled, UserError
 from ..shot import Shot, compose_shot, load_shot, save_shot
 from ..shot.emotion import parse_emotion
@@ -44,7 +44,7 @@ def incremental(avatar: Path, audio: Path, frames: int, device: str, threads: in
         ):
             bakes[name] = _bake(session, shot, cache)
         reader = CacheReader(cache)
-        sizes = {"motion": 2 * MOTION_CHANNELS, "uncertainty": 2 * UNCERTAINTY_CHANNELS}
+        sizes = {name.removesuffix(".bin"): count * np.dtype(kind).itemsize for name, (count, kind) in FRAME_FILES.items()}
         about = {"bytes_a_frame": {name: size * reader.header.moving for name, size in sizes.items()}, **_reading(reader)}
         reader.close()
     return {"frames": frames, "threads": threads, "bakes": bakes, "cache": about}

@@ -1,7 +1,7 @@
 """The cache folder of a bake: written by the engine, read by Blender. Standard library and numpy alone."""
 
-from .layout import CacheHeader
-from .reader import CachedFrame, CacheReader, FrameMissing
+from .layout import SHARES, CacheHeader, OlderFormat
+from .reader import CachedFrame, CacheReader, FrameMissing, FrameSummary
 from .writer import CacheWriter
 
-__all__ = ["CacheHeader", "CacheReader", "CacheWriter", "CachedFrame", "FrameMissing"]
+__all__ = ["SHARES", "CacheHeader", "CacheReader", "CacheWriter", "CachedFrame", "FrameMissing", "FrameSummary", "OlderFormat"]

@@ -1,12 +1,14 @@
 """What the files of a cache folder hold, byte by byte (docs/architecture.md, "Cache folder").
 
 - `header.json`: CacheHeader.
-- `<store>/static.safetensors`: means, quats, scales, opacities, sh, branch, moving.
+- `<store>/static.safetensors`: means, quats, scales, opacities, sh, branch, moving, region (index into avatar.REGIONS).
 - `<store>/motion.bin`: slots of [10][M] uint16: means x y z, quats w x y z, scales x y z.
 - `<store>/uncertainty.bin`: slots of [2][M] uint16: log aleatoric, log epistemic.
+- `<store>/shares.bin`: slots of [4][M] uint8: how much each view (SHARES) has in the fused state, in 255ths; their sum is 255, or
+  0 where nothing is known of them.
 - `<store>/index.bin`: ENTRY records, appended. The last whole one of a frame counts. Several frames may share a slot.
 
-A number q of channel c stands for low[c] + q / 65535 * (high[c] - low[c]).
+A number q of channel c of the first two stands for low[c] + q / 65535 * (high[c] - low[c]).
 """
 
 from __future__ import annotations
@@ -21,10 +23,14 @@ import numpy as np
 from ..errors import UserError
 from ..files import atomic_write
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+SHARES = ("audio", "exp", "style", "emotion")
+"""Views of the fused state in the order of a frame's shares; the inside of the mouth has no emotion."""
 MOTION_CHANNELS = 10
 UNCERTAINTY_CHANNELS = 2
 CHANNELS = MOTION_CHANNELS + UNCERTAINTY_CHANNELS
+FRAME_FILES = {"motion.bin": (MOTION_CHANNELS, "<u2"), "uncertainty.bin": (UNCERTAINTY_CHANNELS, "<u2"), "shares.bin": (len(SHARES), "u1")}
+"""Files of a store with a slot for each frame: channels and type of a slot. The index follows them."""
 MAGIC = 0x5541334D
 ENTRY = np.dtype(
     [
@@ -33,12 +39,17 @@ ENTRY = np.dtype(
         ("slot", "<u4"),
         ("motion_crc", "<u4"),
         ("uncertainty_crc", "<u4"),
+        ("shares_crc", "<u4"),
         ("key", "u1", 16),
         ("low", "<f4", CHANNELS),
         ("high", "<f4", CHANNELS),
         ("entry_crc", "<u4"),
     ]
 )
+
+
+class OlderFormat(UserError):
+    """A bake of an earlier version, which cannot be read any more."""
 
 
 @dataclass
@@ -80,6 +91,7 @@ def read_header(folder: Path) -> CacheHeader:
     """Read `header.json`.
 
     Raises:
+        OlderFormat: of an earlier version.
         UserError: none there, foreign, damaged or newer.
     """
     path = Path(folder) / "header.json"
@@ -95,6 +107,8 @@ def read_header(folder: Path) -> CacheHeader:
         raise UserError(f"{path}: not the header of a UA-3DTalk bake.", "Bake again.") from error
     if values["format_version"] > FORMAT_VERSION:
         raise UserError(f"{path}: baked by a newer version of UA-3DTalk.", "Update the extension, or bake again.")
+    if values["format_version"] < FORMAT_VERSION:
+        raise OlderFormat(f"{path}: baked by an older version of UA-3DTalk.", "Bake again.")
     try:
         header = CacheHeader(**{item.name: values[item.name] for item in fields(CacheHeader)})
         whole = (header.count, header.moving)
@@ -128,6 +142,19 @@ def quantise(values: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndar
     values *= (np.float32(65535.0) / np.where(high > low, high - low, np.float32(1)))[:, None]  # at most 65535.01
     np.copyto(whole, np.rint(values, out=values), casting="unsafe")
     return low, high
+
+
+def quantise_shares(shares: np.ndarray, whole: np.ndarray) -> None:
+    """[M,4] of sum 1 (or 0: unknown) -> `whole` uint8 [4,M] of sum 255 (or 0). Largest error 1/255; what is 0 stays 0."""
+    edges = np.empty((len(SHARES), len(shares)), np.float32)
+    total = np.float32(0)
+    for view, share in enumerate(np.asarray(shares, np.float32).T):
+        total = np.add(total, share, out=edges[view])
+    edges *= 255
+    np.rint(edges, out=edges)
+    np.minimum(edges, 255, out=edges)
+    edges[1:] -= edges[:-1].copy()
+    np.copyto(whole, edges, casting="unsafe")
 
 
 def restore(whole: np.ndarray, low: np.ndarray, high: np.ndarray, out: np.ndarray) -> None:

@@ -15,12 +15,16 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..avatar import REGIONS
 from ..avatar.gaussians import Gaussians
 from ..avatar.tensors import save_tensors
 from ..errors import UserError
 from ..files import atomic_write, write_error
 from .index import Index
-from .layout import CHANNELS, ENTRY, MOTION_CHANNELS, CacheHeader, quantise, read_header, seal, write_header
+from .layout import (
+    CHANNELS, ENTRY, FORMAT_VERSION, FRAME_FILES, MOTION_CHANNELS, SHARES, CacheHeader, OlderFormat, quantise, quantise_shares,
+    read_header, seal, write_header,
+)  # fmt: skip
 
 LOCK_AGE = 120.0
 _TINY = np.float32(1e-30)
@@ -29,8 +33,8 @@ _TINY = np.float32(1e-30)
 class CacheWriter:
     """Adds frames to a cache folder; use as a context manager.
 
-    A bake of the same avatar is continued. Another avatar's bake in the folder stays as it is until `finish`, which puts the
-    new one in its place. One writer at a time. After `close` it may be opened again: what it knows of the index is kept, so
+    A bake of the same avatar is continued. Another avatar's bake in the folder, or an earlier version's, stays as it is until
+    `finish`, which puts the new one in its place. One writer at a time. After `close` it may be opened again: what it knows of the index is kept, so
     that the next bake begins at once, while files and lock are let go.
 
     Args:
@@ -39,20 +43,36 @@ class CacheWriter:
         static: all N Gaussians at rest, in Blender's frame.
         branch: [N] uint8, 0 face, 1 mouth.
         moving: [M] rows of `static` that each frame gives.
+        region: [N] uint8, index into `avatar.REGIONS`; None: the mouth's inside and the rest of the head, nothing finer.
+
+    Attributes:
+        is_shown: True where readers of the folder see what is put at once; False where it holds another bake until `finish`.
 
     Raises:
         UserError: folder cannot be written, or another bake is writing it.
     """
 
-    def __init__(self, folder: Path, header: CacheHeader, static: Gaussians, branch: np.ndarray, moving: np.ndarray) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        header: CacheHeader,
+        static: Gaussians,
+        branch: np.ndarray,
+        moving: np.ndarray,
+        region: np.ndarray | None = None,
+    ) -> None:
         self.folder = Path(folder)
-        self._store = self.folder / f"store-{header.avatar_hash[:16]}"
+        self._store = self.folder / f"store-{FORMAT_VERSION}-{header.avatar_hash[:16]}"
+        if region is None:
+            region = np.where(np.asarray(branch) == 1, REGIONS.index("mouth"), REGIONS.index("head"))
         self._static = {name: getattr(static, name) for name in ("means", "quats", "scales", "opacities", "sh")}
         self._static |= {"branch": np.asarray(branch, np.uint8), "moving": np.asarray(moving, np.int32)}
+        self._static["region"] = np.asarray(region, np.uint8)
         self._moving = len(moving)
         # Kept, since fresh memory costs more than what is done with it.
         self._values = np.empty((CHANNELS, len(moving)), np.float32)
         self._whole = np.empty((CHANNELS, len(moving)), "<u2")
+        self._shares = np.empty((len(SHARES), len(moving)), np.uint8)
         self._index = Index(self._store)
         self._by_key: dict[bytes, np.void] = {}
         self._left: tuple[int, ...] | None = None  # the index's stamp when this writer closed it
@@ -73,12 +93,13 @@ class CacheWriter:
             if self._index.stamp() != self._left or self._is_bloated():
                 self._take_stock()
             self._free_replaced()
-            for name in ("motion.bin", "uncertainty.bin"):
+            for name in FRAME_FILES:
                 descriptor = os.open(self._store / name, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
                 self._files.append(os.fdopen(descriptor, "r+b", buffering=0))
             self._files.append(open(self._store / "index.bin", "ab", buffering=0))
             current = self._current()
-            if current is None or current.store == self.header.store and current != self.header:
+            self.is_shown = current is None or isinstance(current, CacheHeader) and current.store == self.header.store
+            if self.is_shown and current != self.header:
                 write_header(self.folder, self.header)
         except OSError as error:
             self.close()
@@ -87,9 +108,12 @@ class CacheWriter:
             self.close()
             raise
 
-    def _current(self) -> CacheHeader | None:
+    def _current(self) -> CacheHeader | OlderFormat | None:
+        """What the folder holds: a bake, one of an earlier version, or nothing of use."""
         try:
             return read_header(self.folder)
+        except OlderFormat as older:
+            return older
         except UserError:
             return None
 
@@ -152,8 +176,11 @@ class CacheWriter:
         scales: np.ndarray,
         aleatoric: np.ndarray,
         epistemic: np.ndarray,
+        shares: np.ndarray | None = None,
     ) -> None:
-        """Write one frame: means [M,3], quats [M,4], scales [M,3] (linear), aleatoric, epistemic [M] (variances >= 0).
+        """Write one frame: means [M,3], quats [M,4], scales [M,3] (linear), aleatoric, epistemic [M] (variances >= 0), shares [M,4].
+
+        The shares are in the order of SHARES, their sum is 1; None: nothing is known of them.
 
         Raises:
             UserError: numbers are not finite, or the disk refuses; the frame that was there before stays.
@@ -161,17 +188,21 @@ class CacheWriter:
         values, whole = self._values, self._whole
         values[:3], values[3:7], values[7:10], values[10], values[11] = means.T, quats.T, scales.T, aleatoric, epistemic
         np.log(np.maximum(values[MOTION_CHANNELS:], _TINY, out=values[MOTION_CHANNELS:]), out=values[MOTION_CHANNELS:])
-        if not np.isfinite(values).all():
+        if not np.isfinite(values).all() or shares is not None and not np.isfinite(shares).all():
             raise UserError(f"Frame {frame}: the networks gave numbers that are not finite.", "Check the avatar and the sound.")
+        self._shares[:] = 0
+        if shares is not None:
+            quantise_shares(shares, self._shares)
         entry = np.zeros((), ENTRY)
         entry["low"], entry["high"] = quantise(values, whole)
         motion, uncertainty = whole[:MOTION_CHANNELS], whole[MOTION_CHANNELS:]
         reusing = bool(self._free)
         slot = self._free.pop() if reusing else self._next
         entry["frame"], entry["slot"], entry["key"] = frame, slot, np.frombuffer(key, np.uint8)
-        entry["motion_crc"], entry["uncertainty_crc"] = zlib.crc32(motion), zlib.crc32(uncertainty)
+        parts = (motion, uncertainty, self._shares)
+        entry["motion_crc"], entry["uncertainty_crc"], entry["shares_crc"] = map(zlib.crc32, parts)
         try:
-            for file, data in zip(self._files, (motion, uncertainty)):
+            for file, data in zip(self._files, parts):
                 file.seek(slot * data.nbytes)
                 _write_all(file, data)
         except OSError as error:
@@ -185,7 +216,7 @@ class CacheWriter:
     def _append(self, entry: np.ndarray) -> None:
         data = seal(entry)
         try:
-            _write_all(self._files[2], data)
+            _write_all(self._files[-1], data)
             os.utime(self._lock_path)
         except OSError as error:
             raise write_error(self.folder, error) from error
@@ -202,7 +233,7 @@ class CacheWriter:
         """Put this bake in the place of whatever the folder held, once all that was asked for is there."""
         others = [other for other in self.folder.glob("store-*") if other.name != self.header.store]
         current = self._current()
-        if not others and current is not None and current.store == self.header.store:
+        if not others and isinstance(current, CacheHeader) and current.store == self.header.store:
             return  # nothing is lost by leaving the rest to the system: a frame that a power cut spoils is missing, never wrong
         try:
             for file in self._files:
@@ -210,12 +241,13 @@ class CacheWriter:
         except OSError as error:
             raise write_error(self.folder, error) from error
         write_header(self.folder, self.header)
+        self.is_shown = True
         for other in others:
             shutil.rmtree(other, ignore_errors=True)
 
     def close(self) -> None:
         """Let go of files and lock; what was put stays."""
-        self._left = self._index.stamp() if len(self._files) == 3 else None
+        self._left = self._index.stamp() if len(self._files) == len(FRAME_FILES) + 1 else None
         for file in self._files:
             file.close()
         self._files = []

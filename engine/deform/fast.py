@@ -47,6 +47,7 @@ class BranchMotion:
         d_scales: [F,M,3] for the raw scales; None for the mouth.
         aleatoric, epistemic: [F,M] variances of the fused state, averaged over its channels; the total is their sum.
             A summary of the covariances' diagonals, exact where they are diagonal (`fusion.diagonal_uncertainty`).
+        shares: [F,M,V] how much each of the branch's views (`parameters.VIEWS`) has in the fused state, the same way; sum 1.
     """
 
     d_means: np.ndarray
@@ -54,6 +55,7 @@ class BranchMotion:
     d_scales: np.ndarray | None
     aleatoric: np.ndarray
     epistemic: np.ndarray
+    shares: np.ndarray
 
 
 @dataclass
@@ -130,21 +132,31 @@ class Deformer:
             except ArithmeticError as error:
                 raise UserError(f"{self._name}: {error}.", "Its weights are damaged, or its training diverged.") from error
 
-    def moved(self, motion: Motion) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def moved(
+        self, motion: Motion, strength: np.ndarray | None = None
+    ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The moving Gaussians (`Avatar.moving`) of each branch with networks, activated, in avatar space.
+
+        Args:
+            strength: [F,M] float32, what each Gaussian's motion is multiplied with, M over all branches; None: 1.
 
         Returns:
             branch -> means [F,M,3], quats [F,M,4] of length 1, scales [F,M,3], float32; where nothing but the means
             moves (the mouth), quats and scales are read-only views of one frame.
         """
-        found = {}
+        found, start = {}, 0
         for branch, (means, quats, scales) in self._rest.items():
             moved: BranchMotion = getattr(motion, branch)
             shape = moved.d_means.shape[:2]
-            turned = normalise(quats if moved.d_quats is None else quats + moved.d_quats)
-            sized = softplus(scales if moved.d_scales is None else scales + moved.d_scales)
+            d_means, d_quats, d_scales = moved.d_means, moved.d_quats, moved.d_scales
+            if strength is not None:
+                own = strength[:, start : start + shape[1], None]
+                d_means, d_quats, d_scales = (None if delta is None else own * delta for delta in (d_means, d_quats, d_scales))
+            start += shape[1]
+            turned = normalise(quats if d_quats is None else quats + d_quats)
+            sized = softplus(scales if d_scales is None else scales + d_scales)
             found[branch] = (
-                means + moved.d_means,
+                means + d_means,
                 np.broadcast_to(turned, (*shape, 4)),
                 np.broadcast_to(sized, (*shape, 3)),
             )
@@ -193,6 +205,7 @@ class Branch:
         widths = {name: head[1].out_features for name, head in self.net.heads.items()}
         out = {name: like.new_empty(count, len(like), width) for name, width in widths.items()}
         out |= {name: like.new_empty(count, len(like)) for name in ("aleatoric", "epistemic")}
+        out["shares"] = like.new_empty(count, len(like), len(inputs))
         chunks = [slice(start, min(start + self.chunk, len(like))) for start in range(0, len(like), self.chunk)]
         if like.device.type == "cpu" and threads > 1:
             with ThreadPoolExecutor(threads) as pool:
@@ -202,7 +215,8 @@ class Branch:
                 self._chunk(rows, inputs, fresh, out, stopped)
         out["means"] *= like.new_tensor(MEANS_FACTOR[self.branch])
         host = {name: value.cpu().numpy() for name, value in out.items()}
-        return BranchMotion(host["means"], host.get("quats"), host.get("scales"), host["aleatoric"], host["epistemic"])
+        rest = (host[name] for name in ("aleatoric", "epistemic", "shares"))
+        return BranchMotion(host["means"], host.get("quats"), host.get("scales"), *rest)
 
     @torch.inference_mode()  # a thread's own setting
     def _chunk(
@@ -222,7 +236,7 @@ class Branch:
             for number, (view, x) in enumerate(inputs.items()):
                 if fresh[view][frame]:
                     self._members(view, x[frame], first[view], gain.get(view), fuse.both[number])
-            fused, out["aleatoric"][frame, rows], out["epistemic"][frame, rows] = fuse(frame)
+            fused, out["aleatoric"][frame, rows], out["epistemic"][frame, rows], out["shares"][frame, rows] = fuse(frame)
             for name, value in self._decoded(state, fused).items():
                 out[name][frame, rows] = value
 
@@ -294,25 +308,26 @@ class Fuse:
         self._both = like.new_empty(views, members, 2 * latent, padded)
         self._both[..., self.rows :] = 0
         self.both = self._both[..., : self.rows]
-        self._out = [like.new_empty(latent, padded), *like.new_empty(2, padded)]
+        self._out = [like.new_empty(latent, padded), *like.new_empty(2, padded), like.new_empty(views, padded)]
         self._good = torch.empty(padded, dtype=torch.uint8)
 
-    def __call__(self, frame: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Fused mean [R, L], aleatoric [R], epistemic [R]; rows that float32 spoils are solved again in float64."""
+    def __call__(self, frame: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Fused mean [R, L], aleatoric [R], epistemic [R], shares [R, V]; rows that float32 spoils are solved again in float64."""
         if self.both.device.type == "cpu":
             arrays = [x.numpy() for x in (self._both, *self._out, self._good)]
             fuse_rows(arrays[0], np.float32(self.bound or 0), *arrays[1:])
-            fused, aleatoric, epistemic = self._out[0][:, : self.rows].T, *(x[: self.rows] for x in self._out[1:])
+            fused, shares = (x[:, : self.rows].T for x in (self._out[0], self._out[3]))
+            aleatoric, epistemic = (x[: self.rows] for x in self._out[1:3])
             good = self._good[: self.rows] > 0
         else:
-            fused, aleatoric, epistemic, good = self._solve(slice(None), self.both.dtype)
+            fused, aleatoric, epistemic, shares, good = self._solve(slice(None), self.both.dtype)
         good = good & fused.isfinite().all(1) & aleatoric.isfinite() & epistemic.isfinite()
         bad = (~good).nonzero()[:, 0]
         if len(bad):
-            fused[bad], aleatoric[bad], epistemic[bad] = self.exact(bad, frame)
-        return fused, aleatoric, epistemic
+            fused[bad], aleatoric[bad], epistemic[bad], shares[bad] = self.exact(bad, frame)
+        return fused, aleatoric, epistemic, shares
 
-    def exact(self, rows: Tensor | slice, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+    def exact(self, rows: Tensor | slice, frame: int) -> tuple[Tensor, ...]:
         """The same for some rows in float64, rounded.
 
         Raises:
@@ -322,10 +337,9 @@ class Fuse:
         if not bool(whole.all() & all(value.isfinite().all() for value in again)):
             raise ArithmeticError(f"its networks give no finite motion in frame {frame} of this batch")
         like = self.both.dtype
-        fused, aleatoric, epistemic = (value.clamp(max=torch.finfo(like).max).to(like) for value in again)
-        return fused, aleatoric, epistemic
+        return tuple(value.clamp(max=torch.finfo(like).max).to(like) for value in again)
 
-    def _solve(self, rows: Tensor | slice, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _solve(self, rows: Tensor | slice, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """The same for some rows with torch, and which of them are good [R]."""
         means, logvars = self.both[..., rows].to(dtype).transpose(2, 3).chunk(2, -1)
         if self.bound is not None:

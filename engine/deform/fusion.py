@@ -162,21 +162,22 @@ def fuse(means: Tensor, logvars: Tensor) -> Tensor:
     return _Fusion.apply(means, logvars)
 
 
-def diagonal_uncertainty(variance: Tensor, contrasts: Tensor) -> tuple[Tensor, Tensor]:
-    """One aleatoric and one epistemic variance per row, out of the diagonals of the views' covariances.
+def diagonal_uncertainty(variance: Tensor, contrasts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One aleatoric and one epistemic variance per row and each view's share, out of the diagonals of the views' covariances.
 
     With d_v and e_v the aleatoric and epistemic diagonals, s_v = d_v + e_v and A_v = s_v^-1 / sum_u s_u^-1 the fused
     state is sum_v A_v x_v, so its variance splits into sum_v A_v^2 d_v (aleatoric) and sum_v A_v^2 e_v (epistemic);
-    both are averaged over the L channels. Exact where the covariances are diagonal; the off-diagonal part of the
+    both are averaged over the L channels, and so is A_v, the share of view v. Exact where the covariances are diagonal; the off-diagonal part of the
     epistemic ones is left out (sec 2.3, eq. 9 to 11).
 
     Args:
         variance, contrasts: as in `Solved`.
 
     Returns:
-        aleatoric [R], epistemic [R], in squared units of the state.
+        aleatoric [R], epistemic [R], in squared units of the state; shares [R, V], their sum 1.
     """
     spread = contrasts.square().sum(2)
     precision = 1 / (variance + spread)
-    share = (precision / precision.sum(1, keepdim=True)).square()
-    return (share * variance).sum(1).mean(1), (share * spread).sum(1).mean(1)
+    share = precision / precision.sum(1, keepdim=True)
+    square = share.square()
+    return (square * variance).sum(1).mean(1), (square * spread).sum(1).mean(1), share.mean(2)

@@ -142,14 +142,14 @@ def _block(u, precision, total, k, v, w, weight, scaled, matrix):  # type: ignor
 
 
 @_compiled
-def fuse_rows(both, bound, mean, aleatoric, epistemic, good):  # type: ignore[no-untyped-def]
+def fuse_rows(both, bound, mean, aleatoric, epistemic, shares, good):  # type: ignore[no-untyped-def]
     """Fuse R rows of V views with T members each, in float32.
 
     Args:
         both: [V, T, 2 L, R]; the first L channels are the member means, the others their log-variances.
         bound: float32 b, log-variances pass b tanh(v / b); 0 leaves them as they are.
         mean: [L, R] out, the fused mean.
-        aleatoric, epistemic: [R] out, as `fusion.diagonal_uncertainty`.
+        aleatoric, epistemic: [R] out, as `fusion.diagonal_uncertainty`; shares: [V, R] out, likewise.
         good: [R] uint8 out, 0 where rounding spoilt the factor.
     """
     views, members = both.shape[0], both.shape[1]
@@ -174,6 +174,7 @@ def fuse_rows(both, bound, mean, aleatoric, epistemic, good):  # type: ignore[no
     shifted = np.empty((views, LANES), np.float32)
     a, b = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     sum_a, sum_e = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    sums = np.empty((views, LANES), np.float32)  # of the shares
     whole = np.empty(LANES, np.uint8)
 
     for first in range(0, mean.shape[1], LANES):
@@ -181,6 +182,7 @@ def fuse_rows(both, bound, mean, aleatoric, epistemic, good):  # type: ignore[no
         side[:] = _ZERO
         sum_a[:] = _ZERO
         sum_e[:] = _ZERO
+        sums[:] = _ZERO
         whole[:] = 1
         for i in range(unknowns):
             for l in range(LANES):
@@ -216,6 +218,7 @@ def fuse_rows(both, bound, mean, aleatoric, epistemic, good):  # type: ignore[no
                 for l in range(LANES):
                     d = variance[v, l]
                     share = _ONE / ((d + spread[v, l]) * b[l])
+                    sums[v, l] += share
                     sum_a[l] += share * share * d
                     sum_e[l] += share * share * spread[v, l]
 
@@ -265,3 +268,6 @@ def fuse_rows(both, bound, mean, aleatoric, epistemic, good):  # type: ignore[no
             aleatoric[first + l] = sum_a[l] / channels
             epistemic[first + l] = sum_e[l] / channels
             good[first + l] = whole[l]
+        for v in range(views):
+            for l in range(LANES):
+                shares[v, first + l] = sums[v, l] / channels

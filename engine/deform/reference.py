@@ -25,6 +25,7 @@ class ReferenceMotion(NamedTuple):
         d_quats: [N,4] for the raw quaternions; None for the mouth.
         d_scales: [N,3] for the raw scales; None for the mouth.
         aleatoric, epistemic: [N] the diagonal summary, see `state_uncertainty`.
+        shares: [N,V] how much each of the branch's views (VIEWS) has in the fused state, the same way; sum 1.
     """
 
     d_means: np.ndarray
@@ -32,6 +33,7 @@ class ReferenceMotion(NamedTuple):
     d_scales: np.ndarray | None
     aleatoric: np.ndarray
     epistemic: np.ndarray
+    shares: np.ndarray
 
 
 def deform(
@@ -60,7 +62,7 @@ def deform(
     inputs = view_inputs(branch, net, frame, place, position)
     states = [total_covariance(*members(net, view, inputs[view], logvar_bound)) for view in VIEWS[branch]]
     fused = fuse([mean for mean, _, _ in states], [aleatoric + epistemic for _, aleatoric, epistemic in states])
-    aleatoric, epistemic = state_uncertainty(
+    aleatoric, epistemic, shares = state_uncertainty(
         [aleatoric.diagonal(dim1=1, dim2=2) for _, aleatoric, _ in states],
         [epistemic.diagonal(dim1=1, dim2=2) for _, _, epistemic in states],
     )
@@ -70,7 +72,7 @@ def deform(
     d_means = head(net, "means", state) * torch.tensor(MEANS_FACTOR[branch], dtype=dtype)
     d_quats = head(net, "quats", state).numpy() if branch == "face" else None
     d_scales = head(net, "scales", state).numpy() if branch == "face" else None
-    return ReferenceMotion(d_means.numpy(), d_quats, d_scales, aleatoric.numpy(), epistemic.numpy())
+    return ReferenceMotion(d_means.numpy(), d_quats, d_scales, aleatoric.numpy(), epistemic.numpy(), shares.numpy())
 
 
 def linear(net: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -197,13 +199,14 @@ def fuse(means: list[Tensor], covariances: list[Tensor]) -> Tensor:
     return (total @ sum(p @ m[:, :, None] for p, m in zip(precisions, means)))[:, :, 0]
 
 
-def state_uncertainty(aleatoric: list[Tensor], epistemic: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Aleatoric and epistemic variance [N] of the fused state, from the diagonals [N,L] of the views' covariances.
+def state_uncertainty(aleatoric: list[Tensor], epistemic: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Aleatoric and epistemic variance [N] of the fused state and each view's share [N,V] in it, from the diagonals [N,L] of the
+    views' covariances.
 
     Exact where the covariances are diagonal: the fused state is sum_v A_v x_v with A_v = p_v / sum_u p_u and
-    p_v = 1 / (aleatoric_v + epistemic_v); its variance is averaged over the channels.
+    p_v = 1 / (aleatoric_v + epistemic_v); its variance is averaged over the channels, and so are the A_v, the shares.
     """
     precisions = [1 / (a + e) for a, e in zip(aleatoric, epistemic)]
     shares = [p / sum(precisions) for p in precisions]
     mean = lambda parts: sum(share**2 * part for share, part in zip(shares, parts)).mean(1)  # noqa: E731
-    return mean(aleatoric), mean(epistemic)
+    return mean(aleatoric), mean(epistemic), torch.stack([share.mean(1) for share in shares], 1)

@@ -177,7 +177,7 @@ def fuse_kernel(
     Args:
         packed: see `Layout`.
         mean: [L, R] out.
-        summary: [3, R] out: aleatoric, epistemic, and 1 for good rows, 0 for others.
+        summary: [3 + V, R] out: aleatoric, epistemic, 1 for good rows and 0 for others, and the views' shares.
         rows: R.
         FIRST, HERE: group and lane of each of the COUNT unknowns.
     """
@@ -213,6 +213,7 @@ def fuse_kernel(
         side = side + (zero,)
     sum_a = zero
     sum_e = zero
+    share = zero
     for k in range(LATENT):
         u, ahead, places = _read(ahead, places, _step(k + AHEAD, LATENT, STRIDE), GROUPS + 2)
         centre, variance = u[GROUPS], u[GROUPS + 1]
@@ -223,6 +224,7 @@ def fuse_kernel(
         spread = _over_view(spread, lane, PER)
         weight = tl.where(view < VIEWS, 1 / (variance + spread), 0.0)
         weight = weight * PER / tl.sum(weight, 1)[:, None]
+        share += weight
         sum_a += weight * weight * variance
         sum_e += weight * weight * spread
 
@@ -289,9 +291,11 @@ def fuse_kernel(
     found = tl.where(lane == 2, tl.where(spoilt, 0.0, 1.0)[:, None], found)
     place = tl.program_id(0) * GROUP + g
     tl.store(summary + lane.to(tl.int64) * rows + place, found, mask=(lane < 3) & (place < rows))
+    own = summary + (3 + view).to(tl.int64) * rows + place
+    tl.store(own, share / LATENT, mask=(lane % PER == 0) & (view < VIEWS) & (place < rows))
 
 
-def fuse_packed(layout: Layout, packed: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def fuse_packed(layout: Layout, packed: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Fuse R rows that lie packed.
 
     Args:
@@ -300,13 +304,13 @@ def fuse_packed(layout: Layout, packed: Tensor, rows: int) -> tuple[Tensor, Tens
         rows: R.
 
     Returns:
-        mean [L, R], aleatoric [R], epistemic [R] (as `fusion.diagonal_uncertainty`), good [R] bool: False where rounding
-        spoilt the factor or a number is not finite.
+        mean [L, R], aleatoric [R], epistemic [R], shares [V, R] (as `fusion.diagonal_uncertainty`), good [R] bool: False where
+        rounding spoilt the factor or a number is not finite.
     """
-    mean, summary = packed.new_empty(layout.latent, rows), packed.new_empty(3, rows)
+    mean, summary = packed.new_empty(layout.latent, rows), packed.new_empty(3 + layout.views, rows)
     with torch.cuda.device_of(packed):
         fuse_kernel[(len(packed),)](packed, mean, summary, rows, **fuse_constants(layout), num_warps=1)
-    return mean, summary[0], summary[1], summary[2] > 0
+    return mean, summary[0], summary[1], summary[3:], summary[2] > 0
 
 
 def fuse_constants(layout: Layout) -> dict[str, int | tuple[int, ...]]:
@@ -325,7 +329,7 @@ def fuse_constants(layout: Layout) -> dict[str, int | tuple[int, ...]]:
     }
 
 
-def fuse_rows(both: Tensor, variance: Tensor, group: int = GROUP) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def fuse_rows(both: Tensor, variance: Tensor, group: int = GROUP) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`fuse_packed` of rows as `kernel.fuse_rows` takes them: both [V, T, >=L, R], variance [V, L, R]."""
     layout = Layout(*both.shape[:2], variance.shape[1], group)
     return fuse_packed(layout, pack(both, variance, group), both.shape[-1])

@@ -53,9 +53,8 @@ class PackedBranch(Branch):
             for number, (view, x) in enumerate(inputs.items()):
                 if fresh[view][frame]:
                     members(own.views[view], number, x[frame], own.layout, own.packed, own.count)
-            mean, out["aleatoric"][frame, rows], out["epistemic"][frame, rows], good[frame] = fuse_packed(
-                own.layout, own.packed, own.count
-            )
+            mean, aleatoric, epistemic, shares, good[frame] = fuse_packed(own.layout, own.packed, own.count)
+            out["aleatoric"][frame, rows], out["epistemic"][frame, rows], out["shares"][frame, rows] = aleatoric, epistemic, shares.T
             for name, value in self._decoded(own.state, mean.T).items():
                 out[name][frame, rows] = value
         spoilt = (~good).nonzero()
@@ -70,9 +69,10 @@ class PackedBranch(Branch):
         for number, (view, x) in enumerate(inputs.items()):
             first = own.first[view] if len(own.first[view]) == 1 else own.first[view][bad]
             self._members(view, x[frame], first, own.gain[view][bad] if view in own.gain else None, fuse.both[number])
-        fused, aleatoric, epistemic = fuse.exact(slice(None), frame)
+        fused, *summary = fuse.exact(slice(None), frame)
         where = bad + start
-        out["aleatoric"][frame, where], out["epistemic"][frame, where] = aleatoric, epistemic
+        for name, value in zip(("aleatoric", "epistemic", "shares"), summary):
+            out[name][frame, where] = value
         for name, value in self._decoded(own.state[bad], fused).items():
             out[name][frame, where] = value
 

@@ -1,7 +1,8 @@
 """Emotion keys of a JSON file -> per-frame curves.
 
 The smallest file is `{"fps": 25, "keys": [{"frame": 0, "emotion": "happy", "intensity": 1.0}]}`. A key may give `weights`
-({emotion: 0..1}) instead of one `emotion`, and `mix` (1: as keyed, 0: as the sound says), `blink`, `brow_raise`, `brow_lower` (0..1) and
+({emotion: 0..1}) instead of one `emotion`, and `mix` (1: as keyed, 0: as the sound says), `blink`, `brow_raise`, `brow_lower` (0..1),
+`upper`, `lower`, `lips` (how strongly the upper face, the lower face and the lips move, 0..2, 1 by default: as learned) and
 `blend` (seconds the change into the key takes, 0.4 by default, never longer than the way from the key before). A value a key does not
 name stays as it was. `"blink": {"automatic": true, "seed": 0}` and `"brows": {...}` switch on seeded automatic ones.
 """
@@ -18,15 +19,17 @@ import numpy as np
 from ..avatar import EMOTIONS
 from ..errors import UserError
 from .automatic import automatic_blinks, automatic_brows
+from .shot import STRENGTHS
 
 BLEND = 0.4
-CHANNELS = (*EMOTIONS, "intensity", "mix", "blink", "brow_raise", "brow_lower")
-_START = np.array([1.0] + [0.0] * (len(EMOTIONS) - 1) + [1.0, 1.0, 0.0, 0.0, 0.0])
+CHANNELS = (*EMOTIONS, "intensity", "mix", "blink", "brow_raise", "brow_lower", *STRENGTHS)
+_START = np.array([1.0] + [0.0] * (len(EMOTIONS) - 1) + [1.0, 1.0, 0.0, 0.0, 0.0] + [1.0] * len(STRENGTHS))
+_HIGHEST = {"intensity": 2.0} | dict.fromkeys(STRENGTHS, 2.0)
 
 
 @dataclass
 class EmotionCurves:
-    """Keys in seconds: `times` [K] rising, `values` [K,13] in the order of CHANNELS, `blends` [K] seconds."""
+    """Keys in seconds: `times` [K] rising, `values` [K,16] in the order of CHANNELS, `blends` [K] seconds."""
 
     times: np.ndarray = field(default_factory=lambda: np.zeros(1))
     values: np.ndarray = field(default_factory=lambda: _START[None].copy())
@@ -40,7 +43,7 @@ class EmotionCurves:
         Automatic blinks and brows run on `sound_times` where there is sound (so that a strip that moves takes them along).
 
         Returns:
-            keyed [F,8], intensity [F], mix [F], au [F,6] (AU1, 4, 5, 6, 7, 45).
+            keyed [F,8], intensity [F], mix [F], au [F,6] (AU1, 4, 5, 6, 7, 45), upper, lower, lips [F].
         """
         times = np.asarray(times, np.float64)
         value = np.repeat(self.values[:1], len(times), axis=0)
@@ -49,7 +52,8 @@ class EmotionCurves:
             x = np.clip((times - self.times[k] + span) / span, 0, 1) if span > 0 else (times >= self.times[k]).astype(float)
             x = (x * x * (3 - 2 * x))[:, None]
             value = value + (self.values[k] - self.values[k - 1]) * x
-        keyed, (intensity, mix, blink, brow_raise, brow_lower) = value[:, : len(EMOTIONS)], value[:, len(EMOTIONS) :].T
+        keyed = value[:, : len(EMOTIONS)]
+        intensity, mix, blink, brow_raise, brow_lower, *strengths = value[:, len(EMOTIONS) :].T
         clock = times if sound_times is None else np.where(np.isfinite(sound_times), sound_times, times)
         if self.blink_seed is not None:
             blink = np.maximum(blink, automatic_blinks(clock, self.blink_seed))
@@ -57,7 +61,7 @@ class EmotionCurves:
             brow_raise = np.maximum(brow_raise, automatic_brows(clock, self.brow_seed))
         au = np.zeros((len(times), 6))
         au[:, 0], au[:, 1], au[:, 5] = brow_raise, brow_lower, blink
-        return {"keyed": keyed, "intensity": intensity, "mix": mix, "au": au}
+        return {"keyed": keyed, "intensity": intensity, "mix": mix, "au": au} | dict(zip(STRENGTHS, strengths))
 
 
 def load_emotion(path: Path) -> EmotionCurves:
@@ -133,8 +137,7 @@ def _channels(key: dict[str, Any], where: str, refuse: Any) -> dict[int, float]:
             changes[index] = _number(weights.get(name, 0.0), f"{where}: weight of {name}", 0, 1, refuse)
     for name in CHANNELS[len(EMOTIONS) :]:
         if name in key:
-            top = 2.0 if name == "intensity" else 1.0
-            changes[CHANNELS.index(name)] = _number(key[name], f"{where}: `{name}`", 0, top, refuse)
+            changes[CHANNELS.index(name)] = _number(key[name], f"{where}: `{name}`", 0, _HIGHEST.get(name, 1.0), refuse)
     return changes
 
 

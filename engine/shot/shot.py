@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ from ..avatar import EMOTIONS
 from ..avatar.tensors import load_tensors, save_tensors
 from ..errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA = "ua3dtalk_shot"
 # Raised whenever the engine would give other numbers for the same shot, so that older frames count as out of date.
 RESULT_REVISION = 2
+SMOOTHING_MAX = 1.0
+STRENGTHS = ("upper", "lower", "lips")
 
 
 @dataclass
@@ -31,6 +33,9 @@ class Shot:
         times: [F] float64, where each frame lies in the sound file, seconds; NaN: no sound there.
         keyed: [F,8] float32 weights 0..1 in the order of EMOTIONS; intensity, mix: [F] float32.
         au: [F,6] float32 0..1 (AU1, 4, 5, 6, 7, 45).
+        upper, lower, lips: [F] float32 0..2, how strongly the upper face, the lower face and the lips move; 1, as they are where
+            left out, is as learned. `engine.avatar.strength_masks` says where they act.
+        smoothing: seconds, 0..SMOOTHING_MAX: deviation of the Gaussian over which what the sound says is averaged; 0 is off.
     """
 
     avatar: Path
@@ -44,6 +49,15 @@ class Shot:
     intensity: np.ndarray
     mix: np.ndarray
     au: np.ndarray
+    upper: np.ndarray = field(default_factory=lambda: np.ones(0, np.float32))
+    lower: np.ndarray = field(default_factory=lambda: np.ones(0, np.float32))
+    lips: np.ndarray = field(default_factory=lambda: np.ones(0, np.float32))
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in STRENGTHS:
+            if not len(getattr(self, name)):
+                setattr(self, name, np.ones(len(self.frames), np.float32))
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -61,8 +75,9 @@ class Shot:
 def frame_keys(shot: Shot) -> np.ndarray:
     """Keys [F,16] uint8: equal exactly where a frame depends on equal things.
 
-    A key holds the avatar, the sound and the time in it, the emotion as it acts (so that what a zero intensity hides does
-    not count; neutral, the origin of the mix, does not either) and the action units; not the frame's number nor any path.
+    A key holds the avatar, the sound, the time in it and its smoothing, the emotion as it acts (so that what a zero intensity
+    hides does not count; neutral, the origin of the mix, does not either), the action units and the strengths; not the
+    frame's number nor any path.
     """
     keyed, share = shot.emotion_parts()
     has_sound = np.isfinite(shot.times) & bool(shot.sound_hash)
@@ -73,6 +88,8 @@ def frame_keys(shot: Shot) -> np.ndarray:
             keyed[:, 1:],
             np.where(has_sound, share, 0.0)[:, None],
             shot.au,
+            np.stack([getattr(shot, name) for name in STRENGTHS], axis=1),
+            np.where(has_sound, shot.smoothing, 0.0)[:, None],
         ],
         axis=1,
     )
@@ -98,6 +115,7 @@ def save_shot(shot: Shot, path: Path) -> None:
         "sound": None if shot.sound is None else str(shot.sound),
         "sound_hash": shot.sound_hash,
         "fps": shot.fps,
+        "smoothing": shot.smoothing,
         "emotions": list(EMOTIONS),
     }
     save_tensors(path, {name: np.asarray(getattr(shot, name), kind) for name, kind, _ in _ARRAYS}, {METADATA: json.dumps(about)})
@@ -110,6 +128,7 @@ _ARRAYS = (
     ("intensity", np.float32, ()),
     ("mix", np.float32, ()),
     ("au", np.float32, (6,)),
+    *((name, np.float32, ()) for name in STRENGTHS),
 )
 
 
@@ -127,16 +146,21 @@ def load_shot(path: Path) -> Shot:
             raise UserError(f"{path}: a shot of a newer version of UA-3DTalk.", "Update the extension or the engine.")
         if about["emotions"] != list(EMOTIONS):
             raise ValueError("emotions")
+        count = len(tensors["frames"])
+        if about["format_version"] == 1:  # had neither strengths nor smoothing
+            tensors = {name: np.ones(count, np.float32) for name in STRENGTHS} | tensors
+            about = {"smoothing": 0.0} | about
         arrays = {name: np.array(tensors[name]) for name, _, _ in _ARRAYS}
-        count = len(arrays["frames"])
         for name, kind, tail in _ARRAYS:
             if arrays[name].shape != (count, *tail) or arrays[name].dtype != kind:
                 raise ValueError(name)
-        for name in ("keyed", "intensity", "mix", "au"):
+        for name in ("keyed", "intensity", "mix", "au", *STRENGTHS):
             if not np.isfinite(arrays[name]).all():
                 raise ValueError(name)
         if np.any(np.diff(arrays["frames"]) <= 0) or not 0 < float(about["fps"]) < 1e6:
             raise ValueError("frames")
+        if not 0 <= float(about["smoothing"]) <= SMOOTHING_MAX:
+            raise ValueError("smoothing")
         sound = about["sound"]
         return Shot(
             Path(about["avatar"]),
@@ -144,6 +168,7 @@ def load_shot(path: Path) -> Shot:
             None if sound is None else Path(sound),
             str(about["sound_hash"]),
             float(about["fps"]),
+            smoothing=float(about["smoothing"]),
             **arrays,
         )
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError) as error:

@@ -25,7 +25,7 @@ from ua3dtalk.engine.deform.triton_rows import PackedBranch
 def fused(case: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The fusion of rows."""
     both, variance = (torch.from_numpy(case[name]) for name in ("both", "variance"))
-    return dict(zip(("mean", "aleatoric", "epistemic", "good"), (x.numpy() for x in fuse_rows(both, variance, int(case["group"])))))
+    return dict(zip(("mean", "aleatoric", "epistemic", "shares", "good"), (x.numpy() for x in fuse_rows(both, variance, int(case["group"])))))
 
 
 def packed(case: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
