@@ -39,12 +39,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file open for writing that takes the place of `path` once it is whole and on disk, see `atomic_path`."""
+def atomic_write(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file open for writing that takes the place of `path` once it is whole and on disk, see `atomic_path`.
+
+    Args:
+        durable: False does not wait for the disk, for what is handed to another process and needs no longer life.
+    """
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
         yield handle
         handle.flush()
-        os.fsync(handle.fileno())
+        if durable:
+            os.fsync(handle.fileno())
 
 
 def write_error(path: Path, error: OSError) -> UserError:

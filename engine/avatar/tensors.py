@@ -25,13 +25,14 @@ _TO_NUMPY = {
 _FROM_NUMPY = {np.dtype(kind): name for name, kind in _TO_NUMPY.items()}
 
 
-def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str], durable: bool = True) -> None:
     """Write a safetensors file in one step.
 
     Args:
         path: target; replaced only when the new file is whole.
         tensors: name -> array of a plain number type.
         metadata: name -> text.
+        durable: see files.atomic_write.
 
     Raises:
         UserError: the file cannot be written.
@@ -53,7 +54,7 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappin
         offset += array.nbytes
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_write(path) as handle:
+    with atomic_write(path, durable) as handle:
         handle.write(struct.pack("<Q", len(text)))
         handle.write(text)
         for array in arrays:

@@ -106,8 +106,8 @@ def frame_keys(shot: Shot) -> np.ndarray:
     return keys
 
 
-def save_shot(shot: Shot, path: Path) -> None:
-    """Write a shot file (safetensors) in one step. Raises UserError where it cannot be written."""
+def save_shot(shot: Shot, path: Path, durable: bool = True) -> None:
+    """Write a shot file (safetensors) in one step; durable: see files.atomic_write. Raises UserError where it cannot be written."""
     about = {
         "format_version": FORMAT_VERSION,
         "avatar": str(shot.avatar),
@@ -118,7 +118,7 @@ def save_shot(shot: Shot, path: Path) -> None:
         "smoothing": shot.smoothing,
         "emotions": list(EMOTIONS),
     }
-    save_tensors(path, {name: np.asarray(getattr(shot, name), kind) for name, kind, _ in _ARRAYS}, {METADATA: json.dumps(about)})
+    save_tensors(path, {name: np.asarray(getattr(shot, name), kind) for name, kind, _ in _ARRAYS}, {METADATA: json.dumps(about)}, durable)
 
 
 _ARRAYS = (
