@@ -21,7 +21,7 @@ import bpy
 import numpy as np
 
 from ..engine.errors import UserError
-from . import audio, avatar, baking, compat, curves, frames, session, status
+from . import audio, avatar, baking, compat, compositing, curves, frames, session, status
 from .core.channels import INTENSITY_MAX
 from .core.presets import all_weights, preset_weights
 from .core.stale import StaleReport
@@ -31,7 +31,8 @@ CONVERTED = (".ply", ".pth", ".pt")
 """Files that the engine turns into an avatar beside them."""
 
 __all__ = [
-    "UserError", "attach_audio", "bake", "clear_cache", "import_avatar", "key_emotion", "key_preset", "render", "stale",
+    "UserError", "add_compositing", "attach_audio", "bake", "clear_cache", "import_avatar", "key_emotion", "key_preset", "remove_compositing",
+    "render", "stale",
 ]  # fmt: skip
 
 
@@ -221,6 +222,23 @@ def render(
         raise UserError(str(error).strip(), "") from error
     finally:
         scene.render.filepath, scene.render.engine, scene.frame_start, scene.frame_end = before
+
+
+def add_compositing(scene: bpy.types.Scene | None = None, connect: bool = False, layer: str = "") -> compositing.Compositing:
+    """Put the splats into the picture of the scene's own engine (Cycles, EEVEE) with nodes beside the user's.
+
+    Args:
+        connect: let the result be the output also where something of the user's is. layer: see `compositing.add`.
+
+    Returns:
+        The splat scene, the nodes' tree, the socket with the combined picture, and what is left to do.
+    """
+    return compositing.add(scene or bpy.context.scene, connect, layer)
+
+
+def remove_compositing(scene: bpy.types.Scene | None = None) -> bool:
+    """Undo `add_compositing`, whatever came after it. True where there was something to remove."""
+    return compositing.remove(scene or bpy.context.scene)
 
 
 def _is_avatar(obj: bpy.types.Object) -> None:

@@ -174,3 +174,59 @@ def world_nodes(world: bpy.types.World) -> bpy.types.NodeTree | None:
     switch = bpy.types.World.bl_rna.properties.get("use_nodes")
     switchable = switch is not None and not getattr(switch, "is_deprecated", False)
     return world.node_tree if not switchable or world.use_nodes else None
+
+
+# -------------------------------------------------------------------------------------------------------- compositor
+
+_NODE_GROUPS = "compositing_node_group" in bpy.types.Scene.bl_rna.properties
+"""From 5.0 on a scene's compositing nodes are a node group that it names; before, it owns them."""
+
+
+def compositor_tree(scene: bpy.types.Scene, make: bool = False) -> bpy.types.NodeTree | None:
+    """The scene's compositing nodes (also where they are switched off), or None where it has none and `make` is False.
+
+    A tree that is made is empty but for the node of its output, and is in use.
+    """
+    if _NODE_GROUPS:
+        if scene.compositing_node_group is None and make:
+            tree = bpy.data.node_groups.new(f"{scene.name} Compositing", "CompositorNodeTree")
+            scene.compositing_node_group = tree
+            compositor_output(tree, make=True)
+        return scene.compositing_node_group
+    if scene.node_tree is None and make:
+        scene.use_nodes = True
+        scene.node_tree.nodes.clear()  # Blender's example, which nobody has seen
+        compositor_output(scene.node_tree, make=True)
+    return scene.node_tree
+
+
+def compositor_in_use(scene: bpy.types.Scene) -> bool:
+    """True where the scene's renders go through its compositing nodes."""
+    if not scene.render.use_compositing:
+        return False
+    return scene.compositing_node_group is not None if _NODE_GROUPS else scene.use_nodes
+
+
+def use_compositor(scene: bpy.types.Scene) -> None:
+    """Let the scene's renders go through its compositing nodes."""
+    scene.render.use_compositing = True
+    if not _NODE_GROUPS:
+        scene.use_nodes = True
+
+
+def compositor_output(tree: bpy.types.NodeTree, make: bool = False) -> bpy.types.NodeSocket | None:
+    """The socket that the finished picture goes into, or None where the tree has none and `make` is False."""
+    kind = "NodeGroupOutput" if _NODE_GROUPS else "CompositorNodeComposite"
+    found = [node for node in tree.nodes if node.bl_idname == kind]
+    # Of several, a group knows which counts; of Composite nodes, one with a link is taken for it.
+    found.sort(key=lambda node: not (node.is_active_output if _NODE_GROUPS else node.inputs[0].is_linked))
+    if _NODE_GROUPS and make and not any(item.in_out == "OUTPUT" for item in tree.interface.items_tree if item.item_type == "SOCKET"):
+        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+    if not found and make:
+        found = [tree.nodes.new(kind)]
+    return next((socket for socket in found[0].inputs if socket.type == "RGBA"), None) if found else None
+
+
+def color_inputs(node: bpy.types.Node) -> list[bpy.types.NodeSocket]:
+    """A compositing node's colour inputs in order, named and numbered differently by each version: below, then above."""
+    return [socket for socket in node.inputs if socket.type == "RGBA"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import bpy
 
-from . import frames, handlers, operators, panels, preferences, properties, render_engine, session
+from . import compositing, frames, handlers, operators, panels, preferences, properties, render_engine, session
 from .draw import source, viewport
 
 _CLASSES = (*properties.CLASSES, *operators.CLASSES, *panels.CLASSES, *preferences.CLASSES)
@@ -44,6 +44,7 @@ def _steps() -> list[tuple[Callable[[], None], Callable[[], None]]]:
         (render_engine.register, _engine_off),
         (lambda: source.set_sources(frames.frame_source, properties.look_of), lambda: source.set_sources(None)),
         (handlers.register, handlers.unregister),
+        (compositing.register, compositing.unregister),
         (viewport.add, viewport.remove),
         (lambda: menu.append(_menu), lambda: menu.remove(_menu)),
     ]

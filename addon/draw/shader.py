@@ -7,6 +7,7 @@ contributions under 1/255 dropped.
 
 from __future__ import annotations
 
+import bpy
 import gpu
 
 EPS2D = 0.3
@@ -267,5 +268,9 @@ def resolve_shader() -> gpu.types.GPUShader:
 
 
 def release() -> None:
-    """Free the compiled shaders; they are made again when next asked for."""
-    _shaders.clear()
+    """Free the compiled shaders; they are made again when next asked for.
+
+    In the background they stay: the GPU context that a render brought may be gone, and freeing without one ends Blender 4.5.
+    """
+    if not bpy.app.background:
+        _shaders.clear()

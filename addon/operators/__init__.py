@@ -1,5 +1,5 @@
 """Operators: a few lines each; what they do is in `api` and the modules beside it."""
 
-from . import bake, engine, scene
+from . import bake, engine, render, scene
 
-CLASSES = (*scene.CLASSES, *bake.CLASSES, *engine.CLASSES)
+CLASSES = (*scene.CLASSES, *bake.CLASSES, *engine.CLASSES, *render.CLASSES)
