@@ -13,7 +13,7 @@ Each raises `UserError` with one clear line where something cannot be done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,21 @@ import bpy
 import numpy as np
 
 from ..engine.errors import UserError
-from . import audio, avatar, baking, compat, compositing, curves, frames, session, status
+from . import audio, automatic, avatar, baking, compat, compositing, frames, keys, session, status, uncertainty
 from .core.channels import INTENSITY_MAX
-from .core.presets import all_weights, preset_weights
+from .core.keying import Span
+from .core.performance import BlinkShape, channels_of, decay_shape, usual_timing
+from .core.presets import all_weights, preset_weights, weights_of
 from .core.stale import StaleReport
+from .core.trust import QUANTITIES, Trust
 from .draw.viewport import ENGINE
 
 CONVERTED = (".ply", ".pth", ".pt")
 """Files that the engine turns into an avatar beside them."""
 
 __all__ = [
-    "UserError", "add_compositing", "attach_audio", "bake", "clear_cache", "import_avatar", "key_emotion", "key_preset", "remove_compositing",
-    "render", "stale",
+    "UserError", "add_compositing", "attach_audio", "automatic_to_keys", "bake", "clear_cache", "copy_performance", "import_avatar", "key_blink",
+    "key_emotion", "key_performance", "key_preset", "remove_compositing", "render", "stale", "trust", "worst_frames",
 ]  # fmt: skip
 
 
@@ -139,7 +142,7 @@ def key_emotion(
     if not 0.0 <= intensity <= INTENSITY_MAX or blend < 0:
         raise UserError(f"Intensity {intensity:g} or blend {blend:g} is out of range.", f"Intensity is 0 to {INTENSITY_MAX:g}, blend 0 or more.")
     frame = scene.frame_current_final if frame is None else frame
-    curves.key_sliders(obj, scene, {**all_weights(emotion), "intensity": intensity}, float(frame), float(blend))
+    keys.key_sliders(obj, scene, {**all_weights(emotion), "intensity": intensity}, float(frame), float(blend))
 
 
 def key_preset(
@@ -148,6 +151,122 @@ def key_preset(
 ) -> None:  # fmt: skip
     """`key_emotion` with one of core.presets.PRESETS by its identifier."""
     key_emotion(obj, preset_weights(preset), frame, intensity, blend, scene)
+
+
+def key_performance(
+    obj: bpy.types.Object,
+    emotion: str | Mapping[str, float],
+    frame: float | None = None,
+    intensity: float = 1.0,
+    onset: float | None = None,
+    apex: float | None = None,
+    release: float | None = None,
+    decay: str = "SMOOTH",
+    scene: bpy.types.Scene | None = None,
+) -> None:
+    """Key an emotion that comes, stays and goes: before and after it the sliders are what they would have been without it.
+
+    Args:
+        emotion: an emotion, a preset's identifier, or a mixture.
+        frame: at which it is fully there, the current one by default.
+        onset, apex, release: frames until it is there, while it stays, until it is gone; by default as such an emotion usually takes.
+        decay: how it goes: one of core.performance.DECAYS.
+    """
+    scene = scene or bpy.context.scene
+    _editable(obj)
+    if not 0.0 <= intensity <= INTENSITY_MAX:
+        raise UserError(f"Intensity {intensity:g} is out of range.", f"It is 0 to {INTENSITY_MAX:g}.")
+    weights = weights_of(emotion)
+    usual = usual_timing(weights).frames(audio.fps_of(scene))
+    asked = (float(u if given is None else given) for given, u in zip((onset, apex, release), usual))
+    span = Span(float(scene.frame_current_final if frame is None else frame), *asked)
+    keys.key_performance(obj, scene, {**weights, "intensity": intensity}, span, decay_shape(decay))
+
+
+def key_blink(
+    obj: bpy.types.Object, frame: float | None = None, length: float = 0.32, amount: float = 1.0, scene: bpy.types.Scene | None = None
+) -> None:
+    """Key a blink whose eyes are closed at a frame.
+
+    Args:
+        frame: the current one by default. length: seconds in all. amount: 0..1, 1 closes the eyes fully.
+    """
+    scene = scene or bpy.context.scene
+    _editable(obj)
+    if not 0.0 < amount <= 1.0 or not 0.0 < length <= 60.0:
+        raise UserError(f"A blink of {length:g} s and strength {amount:g} cannot be keyed.", "Give seconds above 0, and 0 to 1.")
+    close, hold, opening = BlinkShape().frames(length * audio.fps_of(scene))
+    span = Span(float(scene.frame_current_final if frame is None else frame), close, hold, opening)
+    keys.key_performance(obj, scene, {"blink": amount}, span, decay_shape("SMOOTH"))
+
+
+def copy_performance(
+    source: bpy.types.Object,
+    targets: bpy.types.Object | Sequence[bpy.types.Object],
+    offset: float = 0.0,
+    channels: str | set[str] = "EMOTION",
+    take: str | None = None,
+    scene: bpy.types.Scene | None = None,
+) -> int:
+    """Copy what animates an avatar's sliders to other avatars, or to another take of its own. Returns the number of curves.
+
+    Args:
+        offset: frames by which the copy comes later.
+        channels: one or several of core.performance.CHANNEL_SETS: "EMOTION", "FACE", "STRENGTH".
+        take: name of a new action for each target ("" names it after the object), whose old one is kept; None: into what it has.
+    """
+    scene = scene or bpy.context.scene
+    _is_avatar(source)
+    found = [targets] if isinstance(targets, bpy.types.Object) else list(targets)
+    names = channels_of(channels)
+    for target in found:
+        _editable(target)
+        keys.check_free(target, names)
+    return sum(keys.copy(source, target, scene, names, float(offset), take) for target in found)
+
+
+def automatic_to_keys(
+    obj: bpy.types.Object,
+    tolerance: float = 0.03,
+    frame_range: tuple[int, int] | None = None,
+    keep: bool = False,
+    scene: bpy.types.Scene | None = None,
+) -> automatic.Keyed:
+    """Turn the emotion that the voice carries into a few keys that can be edited, and set it to be used as keyed.
+
+    Args:
+        tolerance: how far the weights may be off between keys, above 0.
+        frame_range: first and last frame, instead of the object's own range.
+        keep: True mixes it with what was keyed, as `mix` said until now; False replaces that.
+    """
+    scene = scene or bpy.context.scene
+    _editable(obj)
+    if not 0.0 < tolerance <= 1.0:
+        raise UserError(f"The tolerance {tolerance:g} is out of range.", "Give a number above 0, up to 1.")
+    listening = automatic.Listening(obj, scene, frame_numbers(frame_range))
+    return automatic.to_keys(obj, scene, listening, listening.wait(), tolerance, keep)
+
+
+def trust(obj: bpy.types.Object, scene: bpy.types.Scene | None = None) -> Trust:
+    """Uncertainty and the views' shares of each region, for each baked frame of an avatar's range."""
+    _is_avatar(obj)
+    return uncertainty.trust_of(obj, scene or bpy.context.scene)[0]
+
+
+def worst_frames(
+    obj: bpy.types.Object, quantity: str = "total", region: str = "", scene: bpy.types.Scene | None = None
+) -> list[int]:
+    """Frames at which the uncertainty stands out, rising; the single highest where none does; none where nothing is baked.
+
+    Args:
+        quantity: one of core.trust.QUANTITIES.
+        region: one of engine.avatar.REGIONS; "": whichever is furthest from its usual.
+    """
+    found = trust(obj, scene)
+    if quantity not in QUANTITIES or region not in ("", *found.regions):
+        known = f"{', '.join(QUANTITIES)}; regions {', '.join(found.regions)}"
+        raise UserError(f"There is no {quantity!r} of {region!r}.", f"Known are {known}.")
+    return found.worst(quantity, region)
 
 
 def bake(

@@ -33,7 +33,7 @@ def tag_redraw(panels_only: bool = False) -> None:
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
         for area in window.screen.areas:
-            if area.type not in {"VIEW_3D", "PROPERTIES", "PREFERENCES"}:
+            if area.type not in {"VIEW_3D", "PROPERTIES", "PREFERENCES", "GRAPH_EDITOR"}:
                 continue
             for region in area.regions:
                 # Splats cost time to draw; a number in the sidebar is no reason to.

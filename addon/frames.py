@@ -10,12 +10,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import bpy
 import numpy as np
 
 from ..engine.avatar import Gaussians
+from ..engine.cache import FrameSummary
 from ..engine.errors import UserError
 from . import avatar, compat
 from .core.paths import is_cache
@@ -70,6 +72,12 @@ def shown(obj: bpy.types.Object, frame: float) -> Shown:
     """
     with _lock:
         return _find(obj, frame)
+
+
+def summary(folder: Path, frame: int) -> FrameSummary:
+    """What a baked frame says of each region. Raises FrameMissing, and UserError where there is no bake."""
+    with _lock:
+        return pool.reader(folder).summary(frame)
 
 
 def _find(obj: bpy.types.Object, frame: float) -> Shown:

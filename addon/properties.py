@@ -5,9 +5,13 @@ from __future__ import annotations
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
-from ..engine.avatar import EMOTIONS
+from ..engine.avatar import EMOTIONS, REGIONS
+from ..engine.shot import SMOOTHING_MAX
 from . import frames, status
-from .core.channels import CHANNELS, INTENSITY_MAX
+from .core.channels import CHANNELS, INTENSITY_MAX, STRENGTH_CHANNELS
+from .core.performance import DECAYS
+from .core.presets import PRESETS
+from .core.trust import QUANTITIES, region_label
 from .draw.source import ViewportLook
 from .feedback import tag_redraw
 
@@ -15,6 +19,22 @@ _MAX_FRAME = 1048574  # Blender's own limit
 _PATH = {"PATH_SUPPORTS_BLEND_RELATIVE"}
 EMOTION_ITEMS = [(name.upper(), name.capitalize(), f"Key {name}") for name in EMOTIONS]
 """For operators and properties that name one emotion."""
+PERFORMANCE_ITEMS = [
+    *((name, label, f"Perform {label.lower()}") for name, label, _ in EMOTION_ITEMS),
+    *((preset.identifier, preset.label, preset.tooltip) for preset in PRESETS),
+]
+"""One emotion or preset."""
+DECAY_ITEMS = [decay[:3] for decay in DECAYS]
+QUANTITY_ITEMS = [
+    ("TOTAL", "Total", "Aleatoric and epistemic together"),
+    ("ALEATORIC", "Aleatoric", "Uncertainty that lies in the data: the same speech can look different"),
+    ("EPISTEMIC", "Epistemic", "Uncertainty of the networks themselves: unlike what they were trained on"),
+]
+assert tuple(item[0].lower() for item in QUANTITY_ITEMS) == QUANTITIES
+REGION_ITEMS = [
+    ("ALL", "Any Region", "Whichever region is furthest from its usual"),
+    *((name.upper(), region_label(name), f"The {region_label(name).lower()} alone") for name in REGIONS),
+]
 
 
 def _changed(self: AvatarProperties, context: bpy.types.Context) -> None:
@@ -71,6 +91,15 @@ class AvatarProperties(bpy.types.PropertyGroup):
         name="Start", description="Scene frame at which the file begins", default=1.0, subtype="TIME", **_SETTING
     )
 
+    sound_lead: FloatProperty(
+        name="Sound Lead", description="Milliseconds by which the mouth is ahead of the sound; below 0 it comes after it. 20 to 60 often look best",
+        default=0.0, min=-1000.0, max=1000.0, soft_min=-200.0, soft_max=200.0, step=500, precision=0, **_SETTING,
+    )  # fmt: skip
+    smoothing: FloatProperty(
+        name="Smoothing", description="Seconds over which what the sound says is averaged; 0 is off. Calms trembling, and softens quick lips",
+        default=0.0, min=0.0, max=SMOOTHING_MAX, soft_max=0.2, step=1, precision=3, unit="TIME_ABSOLUTE", **_SETTING,
+    )  # fmt: skip
+
     auto_blinks: BoolProperty(
         name="Automatic Blinks", description="Blink by itself every few seconds, besides what is keyed", default=True, **_SETTING
     )
@@ -107,6 +136,33 @@ class AvatarProperties(bpy.types.PropertyGroup):
         subtype="TIME", options=set(),
     )  # fmt: skip
 
+    performance: EnumProperty(
+        name="Performance", description="What `Key Performance Here` keys", items=PERFORMANCE_ITEMS, default="SURPRISED", options=set()
+    )
+    usual_timing: BoolProperty(
+        name="Usual Timing", description="Let the emotion come and go as such an emotion usually does", default=True, options=set()
+    )
+    key_onset: FloatProperty(
+        name="Onset", description="Frames until it is fully there, which it is at the current frame", default=10.0, min=0.0, soft_max=100.0,
+        subtype="TIME", options=set(),
+    )  # fmt: skip
+    key_apex: FloatProperty(
+        name="Apex", description="Frames for which it stays", default=25.0, min=0.0, soft_max=250.0, subtype="TIME", options=set()
+    )
+    key_release: FloatProperty(
+        name="Release", description="Frames until the face is again as it would have been", default=20.0, min=0.0, soft_max=250.0,
+        subtype="TIME", options=set(),
+    )  # fmt: skip
+    key_decay: EnumProperty(name="Decay", description="How it goes", items=DECAY_ITEMS, default="SMOOTH", options=set())
+    key_tolerance: FloatProperty(
+        name="Tolerance", description="How far the keys may be from the automatic emotion: more gives fewer keys", default=0.03,
+        min=0.001, max=0.5, soft_max=0.2, precision=3, options=set(),
+    )  # fmt: skip
+    blink_length: FloatProperty(
+        name="Length", description="Seconds that a keyed blink takes in all", default=0.32, min=0.05, max=5.0, soft_max=1.0, step=1,
+        unit="TIME_ABSOLUTE", options=set(),
+    )  # fmt: skip
+
 
 for _channel in CHANNELS:
     AvatarProperties.__annotations__[_channel.name] = FloatProperty(
@@ -115,11 +171,12 @@ for _channel in CHANNELS:
         default=_channel.default,
         min=0.0,
         max=_channel.high,
-        soft_max=1.0,
+        soft_max=_channel.high if _channel.name in STRENGTH_CHANNELS else 1.0,
         subtype="FACTOR",
         options={"ANIMATABLE"},
         update=_changed,
     )
+
 
 class DisplayProperties(bpy.types.PropertyGroup):
     """What the 3D views show of the avatars of a scene: `Scene.ua3dtalk_display`. Renders have passes instead."""
@@ -142,6 +199,13 @@ class DisplayProperties(bpy.types.PropertyGroup):
     )
     low: FloatProperty(name="From", description="Value shown in the ramp's first colour", default=0.0, precision=4, options=set(), update=_draw_again)
     high: FloatProperty(name="To", description="Value shown in the ramp's last colour", default=1.0, precision=4, options=set(), update=_draw_again)
+
+    graph: BoolProperty(
+        name="In the Graph Editor", description="Draw the uncertainty of the active avatar's bake, and what moves it, at the foot of the Graph Editor",
+        options=set(), update=_draw_again,
+    )  # fmt: skip
+    quantity: EnumProperty(name="Uncertainty", description="Which uncertainty is looked at", items=QUANTITY_ITEMS, default="TOTAL", options=set(), update=_draw_again)
+    region: EnumProperty(name="Region", description="Part of the face that is looked at", items=REGION_ITEMS, default="ALL", options=set(), update=_draw_again)
 
 
 def look_of(scene: bpy.types.Scene) -> ViewportLook:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import bpy
 
-from . import compositing, frames, handlers, operators, panels, preferences, properties, render_engine, session
-from .draw import source, viewport
+from . import automatic, compositing, frames, handlers, operators, panels, preferences, properties, render_engine, session, uncertainty
+from .draw import graph, source, viewport
 
 _CLASSES = (*properties.CLASSES, *operators.CLASSES, *panels.CLASSES, *preferences.CLASSES)
 _undo: list[Callable[[], None]] = []
@@ -46,6 +46,9 @@ def _steps() -> list[tuple[Callable[[], None], Callable[[], None]]]:
         (handlers.register, handlers.unregister),
         (compositing.register, compositing.unregister),
         (viewport.add, viewport.remove),
+        (_nothing, automatic.forget_all),
+        (_nothing, uncertainty.forget_all),
+        (lambda: graph.add(uncertainty.graph_shown), graph.remove),
         (lambda: menu.append(_menu), lambda: menu.remove(_menu)),
     ]
 

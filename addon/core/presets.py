@@ -42,6 +42,13 @@ def preset_weights(identifier: str) -> dict[str, float]:
     raise UserError(f"There is no preset {identifier!r}.", f"Known are {known}.")
 
 
+def weights_of(what: str | Mapping[str, float]) -> dict[str, float]:
+    """All eight weights of an emotion, of a preset or of a mixture. Raises UserError as `all_weights` does."""
+    if isinstance(what, str) and what.upper() in {preset.identifier for preset in PRESETS}:
+        return preset_weights(what)
+    return all_weights(what)
+
+
 def all_weights(emotion: str | Mapping[str, float]) -> dict[str, float]:
     """All eight weights of one emotion (weight 1), or of a mixture (what it does not name is 0).
 

@@ -45,6 +45,10 @@ class Placement:
         """The same sound, heard only from `first` to `end` (a meta strip's handles)."""
         return Placement(self.start, max(self.first, first), min(self.end, end))
 
+    def moved(self, frames: float) -> Placement:
+        """The same sound, `frames` later."""
+        return self if not frames else Placement(self.start + frames, self.first + frames, self.end + frames)
+
     def frames(self) -> tuple[int, int]:
         """First and last whole scene frame at which it is heard. Raises ValueError where its end is not known."""
         if not math.isfinite(self.end):

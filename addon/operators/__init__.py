@@ -1,5 +1,5 @@
 """Operators: a few lines each; what they do is in `api` and the modules beside it."""
 
-from . import bake, engine, render, scene
+from . import bake, emotion, engine, render, scene, uncertainty
 
-CLASSES = (*scene.CLASSES, *bake.CLASSES, *engine.CLASSES, *render.CLASSES)
+CLASSES = (*scene.CLASSES, *emotion.CLASSES, *uncertainty.CLASSES, *bake.CLASSES, *engine.CLASSES, *render.CLASSES)

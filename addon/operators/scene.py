@@ -1,4 +1,4 @@
-"""Import, sound, emotion: what changes the scene."""
+"""Import and sound: what changes the scene."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from bpy_extras.io_utils import ImportHelper
 
 from ...engine.errors import UserError
 from .. import api, avatar, compat, frames
-from ..core.channels import INTENSITY_MAX
-from ..core.presets import PRESETS
 from ..draw.viewport import ENGINE
 from ..feedback import reporting
-from ..properties import EMOTION_ITEMS
 from .target import OnAvatar, target
 
 _AXES = [(axis, axis, f"Along {axis}") for axis in ("+X", "-X", "+Y", "-Y", "+Z", "-Z")]
@@ -181,59 +178,6 @@ class AttachStrip(OnAvatar, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class _Keys(OnAvatar):
-    """What both ways of keying share. What is not given comes from the panel's settings, the frame from the scene."""
-
-    intensity: FloatProperty(name="Intensity", description="How strong", min=0.0, max=INTENSITY_MAX, options={"SKIP_SAVE"})
-    frame: FloatProperty(name="Frame", description="At which the emotion is fully there; the current one by default", options={"SKIP_SAVE"})
-    blend: FloatProperty(name="Blend", description="Frames that the change takes, ending at the frame", min=0.0, options={"SKIP_SAVE"})
-
-    def given(self, obj: bpy.types.Object) -> dict[str, float]:
-        """Arguments of api.key_emotion."""
-        asked = self.properties.is_property_set
-        settings = obj.ua3dtalk
-        found = {
-            "intensity": self.intensity if asked("intensity") else settings.key_intensity,
-            "blend": self.blend if asked("blend") else settings.key_blend,
-        }
-        return found | ({"frame": self.frame} if asked("frame") else {})
-
-
-class KeyEmotion(_Keys, bpy.types.Operator):
-    """Key all emotion sliders here, blending over from what they were before"""
-
-    bl_idname = "ua3dtalk.key_emotion"
-    bl_label = "Key Emotion Here"
-    bl_options = {"REGISTER", "UNDO"}
-
-    emotion: EnumProperty(name="Emotion", items=EMOTION_ITEMS, options={"SKIP_SAVE"})
-
-    @reporting
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        obj = target(self, context)
-        emotion = self.emotion if self.properties.is_property_set("emotion") else obj.ua3dtalk.key_emotion
-        api.key_emotion(obj, emotion, scene=context.scene, **self.given(obj))
-        return {"FINISHED"}
-
-
-class KeyPreset(_Keys, bpy.types.Operator):
-    """Key a mixture of emotions here, blending over from what they were before"""
-
-    bl_idname = "ua3dtalk.key_preset"
-    bl_label = "Key Preset"
-    bl_options = {"REGISTER", "UNDO"}
-
-    preset: EnumProperty(
-        name="Preset", items=[(p.identifier, p.label, p.tooltip) for p in PRESETS], options={"SKIP_SAVE"}
-    )
-
-    @reporting
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        obj = target(self, context)
-        api.key_preset(obj, self.preset, scene=context.scene, **self.given(obj))
-        return {"FINISHED"}
-
-
 class UseRenderEngine(bpy.types.Operator):
     """Render this scene with UA-3DTalk's own engine. Nothing else of the scene is changed"""
 
@@ -257,4 +201,4 @@ class UseRenderEngine(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (ImportAvatar, UA3DTALK_FH_avatar, ReloadAvatar, About, AttachAudio, AttachStrip, KeyEmotion, KeyPreset, UseRenderEngine)
+CLASSES = (ImportAvatar, UA3DTALK_FH_avatar, ReloadAvatar, About, AttachAudio, AttachStrip, UseRenderEngine)

@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 
 from .. import avatar
-from . import bake, character, emotion
+from . import bake, character, emotion, trust
 from .character import register, unregister
 from .layout import lines
 
@@ -60,29 +60,34 @@ class DATA_PT_ua3dtalk(_Data, bpy.types.Panel):
 
 
 _PARTS = (
-    ("avatar", "Avatar", character.draw_avatar, False),
-    ("sound", "Sound", character.draw_sound, False),
-    ("emotion", "Emotion", emotion.draw_emotion, False),
-    ("bake", "Bake", bake.draw_bake, False),
-    ("face", "Blinks and Brows", emotion.draw_face, True),
-    ("display", "Display", bake.draw_display, True),
-    ("engine", "Engine", bake.draw_engine, True),
+    ("avatar", "Avatar", character.draw_avatar, False, ""),
+    ("sound", "Sound", character.draw_sound, False, ""),
+    ("emotion", "Emotion", emotion.draw_emotion, False, ""),
+    ("performance", "Performance", emotion.draw_performance, True, "emotion"),
+    ("voice", "From the Voice", emotion.draw_voice, True, "emotion"),
+    ("face", "Blinks and Brows", emotion.draw_face, True, ""),
+    ("strength", "Strength and Timing", emotion.draw_strength, True, ""),
+    ("bake", "Bake", bake.draw_bake, False, ""),
+    ("trust", "Where to Trust It", trust.draw_trust, True, ""),
+    ("display", "Display", bake.draw_display, True, ""),
+    ("engine", "Engine", bake.draw_engine, True, ""),
 )
+"""(name, label, what draws it, closed at first, name of the panel that it belongs to)."""
 
 
-def _panel(base: type, prefix: str, name: str, label: str, draw: Any, closed: bool, parent: str) -> type:
+def _panel(base: type, prefix: str, top: str, name: str, label: str, draw: Any, closed: bool, parent: str) -> type:
     def draw_panel(self: bpy.types.Panel, context: bpy.types.Context) -> None:
         draw(self.layout, context, context.object)
 
     content = {"bl_label": label, "bl_options": {"DEFAULT_CLOSED"} if closed else set(), "draw": draw_panel, "__doc__": draw.__doc__}
-    if parent:
-        content["bl_parent_id"] = parent
+    if parent or top:
+        content["bl_parent_id"] = f"{prefix}_PT_ua3dtalk_{parent}" if parent else top
     return type(f"{prefix}_PT_ua3dtalk_{name}", (base, bpy.types.Panel), content | {"__module__": __name__})
 
 
 CLASSES = (
     VIEW3D_PT_ua3dtalk_none,
-    *(_panel(_Sidebar, "VIEW3D", *part, "") for part in _PARTS),
+    *(_panel(_Sidebar, "VIEW3D", "", *part) for part in _PARTS),
     DATA_PT_ua3dtalk,
-    *(_panel(_Data, "DATA", *part, "DATA_PT_ua3dtalk") for part in _PARTS),
+    *(_panel(_Data, "DATA", "DATA_PT_ua3dtalk", *part) for part in _PARTS),
 )

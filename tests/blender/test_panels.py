@@ -29,7 +29,7 @@ class Recorder:
     def _below(self, **options: Any) -> Recorder:
         return Recorder(self.texts)
 
-    row = column = box = _below
+    row = column = box = split = _below
 
     def __setattr__(self, name: str, value: Any) -> None:
         assert name in bpy.types.UILayout.bl_rna.properties, name

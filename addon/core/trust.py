@@ -1,0 +1,136 @@
+"""How far a bake is to be trusted: uncertainty and the views' shares of each region over time, in numbers and in words.
+
+Aleatoric and epistemic uncertainty are variances without a natural unit, so all is told against what is usual in the same
+bake: the median over its frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+QUANTITIES = ("total", "aleatoric", "epistemic")
+VIEW_WORDS = {"audio": "sound", "exp": "expression", "style": "tone of voice", "emotion": "emotion"}
+REGION_WORDS = {"mouth": "inside of the mouth", "head": "rest of the head"}
+STANDS_OUT = 1.25
+"""Times the usual from which a frame is one to stop at."""
+WORTH_SAYING = 1.5
+"""Times the usual from which the panel says so."""
+_WHAT_TO_DO = {
+    "audio": "the speech is unlike what it was trained on: look for noise, music or another voice",
+    "exp": "the expression is unlike what it was trained on: soften blinks and brows here",
+    "style": "the tone of voice is unlike what it was trained on: try another take of the line",
+    "emotion": "the emotion is unlike what it was trained on: lower the intensity or mix less",
+}
+_DATA_DIFFERS = "the same speech looked different in training: key what you want to see"
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """A bake's frames.
+
+    Attributes:
+        regions: names of the R regions.
+        views: names of the V views.
+        frames: [F] int64 scene frames, rising.
+        aleatoric, epistemic: [F,R] mean variances of the region's moving Gaussians, 0 where a region has none.
+        shares: [F,R,V] how much of the motion comes from each view, sum 1 (0 where nothing moves).
+    """
+
+    regions: tuple[str, ...]
+    views: tuple[str, ...]
+    frames: np.ndarray
+    aleatoric: np.ndarray
+    epistemic: np.ndarray
+    shares: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def values(self, quantity: str) -> np.ndarray:
+        """[F,R] of one of QUANTITIES. Raises KeyError for another."""
+        return {"total": self.aleatoric + self.epistemic, "aleatoric": self.aleatoric, "epistemic": self.epistemic}[quantity]
+
+    def times_usual(self, quantity: str) -> np.ndarray:
+        """[F,R]: against the median over the frames; 0 where a region has no uncertainty at all."""
+        values = self.values(quantity)
+        if not len(values):
+            return values
+        usual = np.median(values, axis=0)
+        return np.divide(values, usual, out=np.zeros_like(values), where=usual > 0)
+
+    def score(self, quantity: str, region: str = "") -> np.ndarray:
+        """[F]: times the usual in a region; of the region that is furthest off where none is named. Raises KeyError."""
+        ratios = self.times_usual(quantity)
+        if not region:
+            return ratios.max(axis=1, initial=0.0)
+        return ratios[:, self._column(region)]
+
+    def worst(self, quantity: str, region: str = "") -> list[int]:
+        """Frames worth a look, rising: the highest of each stretch that stands out, or of the whole where none does."""
+        score = self.score(quantity, region)
+        if not len(score):
+            return []
+        out = score >= STANDS_OUT
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], out.astype(np.int8), [0]])))
+        # A gap in the bake ends a stretch as well.
+        stretches = [part for a, b in zip(edges[::2], edges[1::2]) for part in _unbroken(self.frames, int(a), int(b))]
+        tops = [a + int(score[a:b].argmax()) for a, b in stretches]
+        return [int(self.frames[row]) for row in tops or [int(score.argmax())]]
+
+    def row(self, frame: int) -> int | None:
+        """The row of a frame, None where it is not in the bake."""
+        row = int(np.searchsorted(self.frames, frame))
+        return row if row < len(self.frames) and self.frames[row] == frame else None
+
+    def lines(self, frame: int, most: int = 3) -> list[str]:
+        """What stands out at a frame, the furthest first, and what to do about it."""
+        row = self.row(frame)
+        if row is None:
+            return []
+        found = []
+        for quantity in ("aleatoric", "epistemic"):
+            ratios = self.times_usual(quantity)[row]
+            found += [(float(ratios[column]), quantity, column) for column in np.flatnonzero(ratios >= WORTH_SAYING)]
+        found.sort(reverse=True)
+        return [self._line(row, column, quantity, ratio) for ratio, quantity, column in found[:most]]
+
+    def _line(self, row: int, column: int, quantity: str, ratio: float) -> str:
+        shares = self.shares[row, column]
+        view = self.views[int(shares.argmax())]
+        advice = _WHAT_TO_DO[view] if quantity == "epistemic" else _DATA_DIFFERS
+        name = region_label(self.regions[column])
+        return f"{name}: {shares.max() * 100:.0f} % from {VIEW_WORDS[view]}; {quantity} {times(ratio)} its usual; {advice}"
+
+    def _column(self, region: str) -> int:
+        if region not in self.regions:
+            raise KeyError(region)
+        return self.regions.index(region)
+
+
+def _unbroken(frames: np.ndarray, first: int, end: int) -> list[tuple[int, int]]:
+    """Rows first..end (exclusive) in pieces whose frames follow each other."""
+    cuts = [first, *(np.flatnonzero(np.diff(frames[first:end]) > 1) + first + 1).tolist(), end]
+    return list(zip(cuts[:-1], cuts[1:]))
+
+
+def next_frame(worst: list[int], here: float, step: int) -> int | None:
+    """The next (step 1) or previous (-1) of the worst frames as seen from `here`; round the end to the other one."""
+    if not worst:
+        return None
+    if step > 0:
+        return next((frame for frame in worst if frame > here), worst[0])
+    return next((frame for frame in reversed(worst) if frame < here), worst[-1])
+
+
+def region_label(region: str) -> str:
+    """A region's name for people."""
+    return REGION_WORDS.get(region, region).capitalize()
+
+
+def times(ratio: float) -> str:
+    """`twice`, `1.5 times`."""
+    if 1.95 <= ratio < 2.05:
+        return "twice"
+    return f"{ratio:.0f} times" if ratio >= 9.95 else f"{ratio:.1f} times".replace(".0 ", " ")

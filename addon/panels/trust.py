@@ -1,0 +1,64 @@
+"""Where a bake is not to be trusted: a table of this frame, and the way to the worst ones."""
+
+from __future__ import annotations
+
+import bpy
+
+from .. import uncertainty
+from ..core.trust import VIEW_WORDS, Trust, region_label
+from .layout import lines
+
+_HEADS = {"audio": "Sound", "exp": "Expr.", "style": "Tone", "emotion": "Emot."}
+assert _HEADS.keys() == VIEW_WORDS.keys()
+
+
+def draw_trust(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.types.Object) -> None:
+    """Uncertainty of each region against its usual, and how much of the motion comes from each view."""
+    display = context.scene.ua3dtalk_display
+    found = uncertainty.shown(obj, context.scene)
+    if found is None or not len(found[0]):
+        lines(layout, "Nothing baked yet: there is nothing to judge", "INFO")
+        return
+    trust, whole = found
+    column = layout.column(align=True)
+    row = column.row(align=True)
+    row.prop(display, "quantity", text="")
+    row.prop(display, "region", text="")
+    row = column.row(align=True)
+    row.operator("ua3dtalk.jump_to_worst", text="", icon="PREV_KEYFRAME").step = "PREVIOUS"
+    row.operator("ua3dtalk.jump_to_worst").step = "WORST"
+    row.operator("ua3dtalk.jump_to_worst", text="", icon="NEXT_KEYFRAME").step = "NEXT"
+    column.prop(display, "graph", icon="GRAPH")
+    frame = context.scene.frame_current
+    row_here = trust.row(frame)
+    if row_here is None:
+        lines(layout, f"Frame {frame} is not baked", "INFO")
+    else:
+        _table(layout, trust, row_here, display.quantity.lower())
+        said = trust.lines(frame)
+        for line in said:
+            lines(layout.column(align=True), line, "ERROR", most=4)
+        if not said:
+            lines(layout, "Nothing stands out at this frame", "CHECKMARK")
+    if not whole:
+        lines(layout, f"Read so far: {len(trust)} frames")
+
+
+def _table(layout: bpy.types.UILayout, trust: Trust, row_here: int, quantity: str) -> None:
+    """A row for each region that moves: its uncertainty in times the usual, then the views' shares in percent."""
+    grid = layout.column(align=True)
+    parts = grid.split(factor=0.34, align=True)
+    parts.label(text="Region")
+    heads = parts.row(align=True)
+    for text in ("Usual", *(_HEADS[view] for view in trust.views)):
+        heads.label(text=text)
+    ratios = trust.times_usual(quantity)[row_here]
+    for column, region in enumerate(trust.regions):
+        if not trust.shares[row_here, column].any():
+            continue
+        parts = grid.split(factor=0.34, align=True)
+        parts.label(text=region_label(region))
+        cells = parts.row(align=True)
+        cells.label(text=f"x {ratios[column]:.1f}")
+        for share in trust.shares[row_here, column]:
+            cells.label(text=f"{100 * share:.0f} %")
