@@ -79,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--fps", type=float, default=25.0)
     sub.add_argument("--frames", help="FIRST:LAST, inclusive (as long as the sound)")
     sub.add_argument("--offset", type=float, default=0.0, help="seconds by which the sound starts after frame 0")
+    sub.add_argument("--lead", type=float, default=0.0, metavar="MS", help="milliseconds by which the mouth is ahead of the sound (0; negative: behind)")
+    sub.add_argument("--smoothing", type=float, default=0.0, metavar="S", help="seconds over which what the sound says is averaged (0: off)")
     sub.add_argument("--out", type=Path, required=True, help="cache folder")
     compute(sub)
 
@@ -150,7 +152,10 @@ def _bake(options: argparse.Namespace) -> dict[str, Any]:
     session = Session(options.device, options.threads)
     avatar = session.head(options.avatar)
     duration = 0.0 if options.audio is None else read_sound(options.audio).duration
-    shot = compose_shot(options.avatar, avatar.hash, options.audio, duration, emotion, options.fps, frames, options.offset)
+    shot = compose_shot(
+        options.avatar, avatar.hash, options.audio, duration, emotion, options.fps, frames, options.offset,
+        options.lead / 1000, options.smoothing,
+    )  # fmt: skip
     result = Baker(session, shot).bake(options.out, progress=_Printer(options.json))
     return asdict(result)
 

@@ -31,7 +31,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for frame in range(3):
             means = rest.means[moving] + np.array([0, 0, 0.005 * frame], np.float32)
             level = np.full(len(moving), 0.1 * (frame + 1))
-            writer.put(frame, bytes([frame]) * 16, means, rest.quats[moving], rest.scales[moving], level, level / 2)
+            shares = np.tile([0.5, 0.3, 0.2, 0.0] if frame else [0.25] * 4, (len(moving), 1))
+            writer.put(frame, bytes([frame]) * 16, means, rest.quats[moving], rest.scales[moving], level, level / 2, shares)
         writer.finish()
     return folder
 
@@ -54,7 +55,7 @@ def expected(cache: Path, camera: Path, frame: int) -> dict[str, np.ndarray]:
     t = lambda x: torch.from_numpy(np.asarray(x, np.float64))  # noqa: E731
     drawn = plain(
         t(moved.means), t(moved.quats), t(moved.scales), t(rest.opacities), t(one.viewmat)[None], t(one.K)[None], one.width, one.height,
-        sh=t(rest.sh), features=t(np.stack([moved.aleatoric, moved.epistemic], 1)),
+        sh=t(rest.sh), features=t(np.column_stack([moved.aleatoric, moved.epistemic, moved.shares])),
     )  # fmt: skip
     return {name: getattr(drawn, name)[0].numpy() for name in ("colors", "alphas", "depth", "features")}
 
@@ -74,7 +75,7 @@ def test_png_holds_what_the_plain_rasteriser_draws(cache: Path, tmp_path: Path) 
         assert np.abs(depth - want["depth"]).max() < 1e-4
         picture = Image.open(tmp_path / "out" / f"{frame:04d}_uncertainty.png")
         assert "variance" in picture.text["unit"]
-        total = want["features"].sum(2) / np.maximum(want["alphas"], 1e-6)
+        total = want["features"][..., :2].sum(2) / np.maximum(want["alphas"], 1e-6)
         levels = np.clip(total / result["uncertainty_white"], 0, 1)
         assert np.abs(np.asarray(picture, np.float64) / 65535 - levels).max() < 1e-3
     first = np.asarray(Image.open(tmp_path / "out" / "0000.png"), np.int64)
@@ -88,7 +89,11 @@ def test_exr_is_scene_linear_with_all_layers(cache: Path, tmp_path: Path) -> Non
     with OpenEXR.File(str(tmp_path / "out" / "0001.exr"), separate_channels=True) as file:
         found = {name: channel.pixels for name, channel in file.channels().items()}
     alpha = want["alphas"]
-    assert set(found) == {"R", "G", "B", "A", "Z", "Uncertainty", "Aleatoric", "Epistemic"}
+    shares = ("ShareAudio", "ShareExp", "ShareStyle", "ShareEmotion")
+    assert set(found) == {"R", "G", "B", "A", "Z", "Uncertainty", "Aleatoric", "Epistemic", *shares}
+    for number, name in enumerate(shares):
+        assert np.abs(found[name][seen := alpha > 0.01] - want["features"][seen][:, 2 + number] / alpha[seen]).max() < 1e-4
+    assert found["ShareAudio"].max() > 0.1 and not found["ShareEmotion"].any()
     assert np.abs(found["A"] - alpha).max() < 1e-5
     seen = alpha > 0.01
     straight = want["colors"][seen] / alpha[seen][:, None]

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ua3dtalk.engine.avatar.tensors import load_tensors, save_tensors
 from ua3dtalk.engine.errors import UserError
-from ua3dtalk.engine.shot import EmotionCurves, Shot, automatic_blinks, automatic_brows, frame_keys, load_emotion, load_shot, save_shot
+from ua3dtalk.engine.shot import (
+    STRENGTHS, EmotionCurves, Shot, automatic_blinks, automatic_brows, compose_shot, frame_keys, load_emotion, load_shot, save_shot,
+)  # fmt: skip
 from ua3dtalk.engine.shot.emotion import parse_emotion
+from ua3dtalk.engine.shot.shot import METADATA
 
 
 def shot(count: int = 20) -> Shot:
@@ -33,7 +39,13 @@ def altered(shot: Shot, name: str, row: int, value: float) -> Shot:
     return replace(shot, **{name: array})
 
 
-@pytest.mark.parametrize(("name", "value"), [("times", 3.3), ("times", np.nan), ("keyed", 0.123), ("intensity", 0.3), ("mix", 0.7), ("au", 0.01)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("times", 3.3), ("times", np.nan), ("keyed", 0.123), ("intensity", 0.3), ("mix", 0.7), ("au", 0.01),
+        ("upper", 0.5), ("lower", 2.0), ("lips", 0.0),
+    ],
+)  # fmt: skip
 def test_a_change_reaches_its_frame_alone(name: str, value: float) -> None:
     base = shot()
     assert list(changed(base, altered(base, name, 7, value))) == [7]
@@ -43,6 +55,21 @@ def test_everything_depends_on_avatar_and_sound() -> None:
     base = altered(shot(), "times", 4, np.nan)
     assert len(changed(base, replace(base, avatar_hash="other"))) == 20
     assert list(changed(base, replace(base, sound_hash="other"))) == [row for row in range(20) if row != 4]
+
+
+def test_smoothing_reaches_the_frames_that_have_sound() -> None:
+    base = altered(shot(), "times", 4, np.nan)
+    assert list(changed(base, replace(base, smoothing=0.05))) == [row for row in range(20) if row != 4]
+    silent = replace(base, sound=None, sound_hash="")
+    assert not len(changed(silent, replace(silent, smoothing=0.05)))
+
+
+def test_strengths_are_one_where_nothing_is_said() -> None:
+    base = shot()
+    for name in STRENGTHS:
+        assert getattr(base, name).dtype == np.float32 and getattr(base, name).tolist() == [1] * 20
+    part = replace(base, lips=np.linspace(0, 2, 20, dtype=np.float32)).part(np.array([19, 0]))
+    assert part.lips.tolist() == [2, 0] and part.upper.tolist() == [1, 1]
 
 
 def test_what_has_no_effect_does_not_count() -> None:
@@ -63,16 +90,61 @@ def test_a_moved_strip_keeps_its_keys() -> None:
 
 
 def test_shot_file_round_trip(tmp_path: Path) -> None:
-    base = altered(shot(), "times", 2, np.nan)
+    base = replace(altered(altered(shot(), "times", 2, np.nan), "lower", 5, 0.25), smoothing=0.08)
     save_shot(base, tmp_path / "shot")
     again = load_shot(tmp_path / "shot")
-    assert not len(changed(base, again))
+    assert not len(changed(base, again)) and again.smoothing == 0.08 and again.lower[5] == 0.25
     assert (again.avatar, again.sound, again.fps) == (base.avatar, base.sound, base.fps)
     data = (tmp_path / "shot").read_bytes()
     for end in (0, 5, 20, len(data) // 2, len(data) - 1):
         (tmp_path / "cut").write_bytes(data[:end])
         with pytest.raises(UserError):
             load_shot(tmp_path / "cut")
+
+
+def test_a_shot_file_of_version_1_is_as_learned(tmp_path: Path) -> None:
+    save_shot(shot(), tmp_path / "shot")
+    tensors, metadata = load_tensors(tmp_path / "shot")
+    about = json.loads(metadata[METADATA]) | {"format_version": 1}
+    del about["smoothing"]
+    rest = {name: np.array(tensor) for name, tensor in tensors.items() if name not in STRENGTHS}
+    save_tensors(tmp_path / "old", rest, {METADATA: json.dumps(about)})
+    assert not len(changed(shot(), load_shot(tmp_path / "old")))
+    save_tensors(tmp_path / "newer", rest, {METADATA: json.dumps(about | {"format_version": 2})})
+    with pytest.raises(UserError, match="not a whole shot"):  # a file of version 2 must have them
+        load_shot(tmp_path / "newer")
+    for value in (-0.1, float("nan"), 9.0, "much"):
+        save_tensors(tmp_path / "bad", dict(tensors), {METADATA: json.dumps(about | {"format_version": 2, "smoothing": value})})
+        with pytest.raises(UserError, match="not a whole shot"):
+            load_shot(tmp_path / "bad")
+
+
+@given(lead=st.floats(-1, 1), offset=st.floats(-1, 1), fps=st.sampled_from([24.0, 25.0, 29.97]))
+@settings(max_examples=25, deadline=None)
+def test_lead_shifts_the_sound_s_time(lead: float, offset: float, fps: float) -> None:
+    """The mouth shows at a frame what is heard `lead` seconds later; outside the sound there is none."""
+    sound = Path(__file__)  # any file: its bytes are hashed, nothing more
+    made = compose_shot(Path("a"), "a", sound, 2.0, EmotionCurves(blink_seed=None), fps, (-50, 120), offset, lead)
+    heard = made.frames / fps - offset
+    inside = (heard + lead >= 0) & (heard + lead < 2.0)
+    np.testing.assert_allclose(made.times[inside], heard[inside] + lead)
+    assert np.isnan(made.times[~inside]).all()
+
+
+def test_strengths_are_keyed(tmp_path: Path) -> None:
+    keys = [{"frame": 0, "upper": 0.5}, {"frame": 25, "lips": 1.6, "blend": 0}, {"frame": 50, "upper": 2, "lower": 0, "blend": 0.4}]
+    curves = parse_emotion({"fps": 25, "keys": keys}, "x").at(np.array([0, 1, 1.8, 2]))
+    np.testing.assert_allclose(curves["upper"], [0.5, 0.5, 1.25, 2])
+    np.testing.assert_allclose(curves["lower"], [1, 1, 0.5, 0], atol=1e-12)
+    np.testing.assert_allclose(curves["lips"], [1, 1.6, 1.6, 1.6])
+    made = compose_shot(Path("a"), "a", None, 0, parse_emotion({"fps": 25, "keys": keys}, "x"), 25, (0, 50))
+    assert made.lips[30] == np.float32(1.6) and made.upper.dtype == np.float32
+
+
+@pytest.mark.parametrize(("options", "words"), [({"smoothing": -1}, "smoothing"), ({"smoothing": np.nan}, "smoothing"), ({"lead": np.inf}, "lead")])
+def test_settings_out_of_range_are_refused(options: dict[str, float], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        compose_shot(Path("a"), "a", None, 0, EmotionCurves(), 25, (0, 5), **options)
 
 
 def test_the_smallest_emotion_file(tmp_path: Path) -> None:
@@ -107,6 +179,7 @@ def test_keys_in_any_order_and_other_rates() -> None:
         ({"keys": [{"frame": 0, "emotion": "glad"}]}, "'glad'"),
         ({"keys": [{"emotion": "happy"}]}, "key 1: `frame`"),
         ({"keys": [{"frame": 0, "intensity": "much"}]}, "`intensity`"),
+        ({"keys": [{"frame": 0, "lips": 2.5}]}, "`lips` is not a number from 0 to 2"),
         ({"keys": [{"frame": 0, "intensity": float("nan")}]}, "`intensity`"),
         ({"keys": [{"frame": 0}, {"frame": 1, "mod": 1}]}, "key 2 has unknown entries: mod"),
         ({"fps": 0, "keys": []}, "`fps`"),

@@ -19,10 +19,12 @@ from support import STAGE
 from support.avatars import talking_avatar
 
 from ua3dtalk.engine import __version__
+from ua3dtalk.engine.audio import read_sound
 from ua3dtalk.engine.avatar import load_avatar, save_avatar
 from ua3dtalk.engine.cache import CacheReader
 from ua3dtalk.engine.errors import Cancelled, UserError
 from ua3dtalk.engine.shot import EmotionCurves, compose_shot, save_shot
+from ua3dtalk.engine.views.emotion import Arousal
 from ua3dtalk.engine.worker.client import WorkerClient
 from ua3dtalk.engine.worker.protocol import MAX_MESSAGE, PROTOCOL_VERSION, Decoder, ProtocolError, encode, proof, proves
 
@@ -82,6 +84,20 @@ def test_a_whole_day(client: WorkerClient, shot_file: Path, tmp_path: Path) -> N
     assert client.state == "ready" and client.info["device"] == "cpu"
     pid = client.pid
     assert client.request("doctor", {}).wait(60)["ok"]
+
+    asked = {"avatar": str(shot_file.parent / "head.safetensors"), "sound": str(shot_file.parent / "s.flac")}
+    said = client.request("emotion", asked | {"times": [0, 1.5, 30.02, None, 99]}).wait(60)
+    track = Arousal().track(read_sound(shot_file.parent / "s.flac"))
+    times = np.array([0, 1.5, 30.02, np.nan, 99])
+    np.testing.assert_allclose(said["weights"], track.at(times), atol=1e-6)
+    np.testing.assert_allclose(said["confidence"], track.confidence_at(times).reshape(-1), atol=1e-6)
+    assert said["weights"][3] == said["weights"][4] == [1, 0, 0, 0, 0, 0, 0, 0] and said["confidence"][3:] == [0, 0]
+    assert said["confidence"][2] > 0 and len(said["confidence"]) == 5
+    for times in ("0", [[1]], ["1"], 3, None):
+        with pytest.raises(UserError, match="list of seconds"):
+            client.request("emotion", asked | {"times": times}).wait(60)
+    with pytest.raises(UserError, match="gone.flac"):
+        client.request("emotion", asked | {"times": [0], "sound": str(tmp_path / "gone.flac")}).wait(60)
 
     bake = client.request("bake", {"shot": str(shot_file), "out": str(tmp_path / "c"), "order": [700]})
     until(client, lambda: bake.done > 8)

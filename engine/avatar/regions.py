@@ -82,8 +82,8 @@ def strength_masks(avatar: Avatar) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     points = points[avatar.moving("face")]
     apart = (points - face.lips) / face.unit
     down = (face.eyes[:, 1].mean() - points[:, 1]) / face.unit
-    upper = _smooth((0.75 - down) / 0.5)
-    lips = _smooth(2 - _lips(np.abs(apart[:, 0]), apart[:, 1])) * _smooth((1 + apart[:, 2]) / 0.5)
+    upper = _smooth((0.7 - down) / 0.45)
+    lips = _smooth(2 - _lips(np.abs(apart[:, 0]), apart[:, 1])) * _smooth((1.1 + apart[:, 2]) / 0.5)
     inside = np.ones(len(avatar.moving("mouth")))
     masks = ((upper, 0 * inside), (1 - upper, inside), (lips, inside))
     return tuple(np.concatenate(parts).astype(np.float32) for parts in masks)  # type: ignore[return-value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,10 +30,10 @@ KEYS = 4096
 WAITING = 2
 """Batches that may wait to be written."""
 
-TAPS = 7
-"""Times at which a smoothed view is looked up."""
-STEP = 0.75
-"""Between two of them, in deviations of the smoothing."""
+REACH = 2.4
+"""How far a smoothing looks to either side, in deviations."""
+FINEST = 0.02
+"""Seconds between the times at which it looks a view up, at most: further apart, what is faster would be taken for something slow."""
 
 Frame = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """means [M,3], quats [M,4], scales [M,3], aleatoric [M], epistemic [M], shares [M,4] of the moving Gaussians, in Blender's frame."""
@@ -283,18 +284,19 @@ def _by_view(branch: str, motion: BranchMotion) -> np.ndarray:
 def smoothed(said: Callable[[np.ndarray], dict[str, np.ndarray]], times: np.ndarray, deviation: float) -> dict[str, np.ndarray]:
     """What `said` gives at `times` [F] seconds, averaged over a Gaussian of a deviation in seconds round each.
 
-    Times outside the sound count as what they are: silence. TAPS times STEP deviations apart stand for the Gaussian.
+    Times outside the sound count as what they are: silence.
     """
-    places = STEP * (np.arange(TAPS) - TAPS // 2)
+    middle = max(3, math.ceil(REACH * deviation / FINEST))
+    places = np.linspace(-REACH, REACH, 2 * middle + 1)
     weights = np.exp(-0.5 * places**2)
     weights = (weights / weights.sum()).astype(np.float32)
     found = {}
     for view, values in said((times[:, None] + deviation * places).reshape(-1)).items():
-        values = values.reshape(len(times), TAPS, *values.shape[1:])
-        found[view] = middle = values[:, TAPS // 2].copy()
+        values = values.reshape(len(times), len(places), *values.shape[1:])
+        found[view] = values[:, middle].copy()
         # As differences, so that what stands still stays exactly as it is; one by one, so that no frame depends on its neighbours.
-        for tap in range(TAPS):
-            found[view] = found[view] + weights[tap] * (values[:, tap] - middle)
+        for tap, weight in enumerate(weights):
+            found[view] += weight * (values[:, tap] - values[:, middle])
     return found
 
 

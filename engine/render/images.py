@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cache import SHARES
 from ..errors import UserError
 from ..files import atomic_path
 
@@ -20,13 +21,15 @@ DEPTH_UNIT = 1e-4
 @dataclass
 class Picture:
     """One frame: color [H,W,3] display sRGB over black (premultiplied), alpha [H,W] 0..1, depth [H,W] metres along the view axis
-    (0 where nothing is), aleatoric, epistemic [H,W] expected variances (0 where nothing is)."""
+    (0 where nothing is), aleatoric, epistemic [H,W] expected variances (0 where nothing is), shares [H,W,4] expected shares of the
+    views in the order of cache.SHARES (0 where nothing is or moves), or None where nobody asks for them."""
 
     color: np.ndarray
     alpha: np.ndarray
     depth: np.ndarray
     aleatoric: np.ndarray
     epistemic: np.ndarray
+    shares: np.ndarray | None = None
 
 
 def srgb_to_linear(value: np.ndarray) -> np.ndarray:
@@ -62,7 +65,8 @@ def write_png(picture: Picture, folder: Path, stem: str, largest_uncertainty: fl
 
 
 def write_exr(picture: Picture, folder: Path, stem: str) -> list[Path]:
-    """`<stem>.exr`: R G B A (scene linear, premultiplied), Z (metres), and Uncertainty, Aleatoric, Epistemic, all 32 bit float.
+    """`<stem>.exr`: R G B A (scene linear, premultiplied), Z (metres), Uncertainty, Aleatoric, Epistemic, and where the picture has
+    them ShareAudio, ShareExp, ShareStyle, ShareEmotion; all 32 bit float.
 
     The whole blended picture is turned to linear, as Blender's side does, not every splat.
     """
@@ -75,6 +79,8 @@ def write_exr(picture: Picture, folder: Path, stem: str) -> list[Path]:
     channels = {name: linear[..., i] for i, name in enumerate("RGB")}
     channels |= {"A": picture.alpha, "Z": np.where(picture.alpha > 0, picture.depth, EMPTY_DEPTH)}
     channels |= {"Uncertainty": picture.aleatoric + picture.epistemic, "Aleatoric": picture.aleatoric, "Epistemic": picture.epistemic}
+    if picture.shares is not None:
+        channels |= {f"Share{view.capitalize()}": picture.shares[..., i] for i, view in enumerate(SHARES)}
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
     path = folder / f"{stem}.exr"
     with atomic_path(path) as temporary, OpenEXR.File(header, {k: np.ascontiguousarray(v, np.float32) for k, v in channels.items()}) as file:

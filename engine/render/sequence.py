@@ -46,11 +46,13 @@ class FrameRenderer:
     Args:
         reader: the open cache.
         backend, threads: see `RenderSettings`.
+        shares: also draw the views' shares.
     """
 
-    def __init__(self, reader: CacheReader, backend: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, reader: CacheReader, backend: str = "auto", threads: int | None = None, shares: bool = False) -> None:
         cuda = backend == "gsplat" or backend == "auto" and torch.cuda.is_available()
         self.device = torch.device("cuda" if cuda else "cpu")
+        self.shares = shares
         self.reader, self.backend, self.threads = reader, "gsplat" if cuda else "cpu", threads
         self.opacities, self.sh = self._tensor(reader.static.opacities), self._tensor(reader.static.sh)
         self.branch = torch.from_numpy(reader.branch.astype(np.int64)).to(self.device)
@@ -64,17 +66,17 @@ class FrameRenderer:
         Raises:
             UserError: the back end is not there.
         """
-        variances = np.stack([moved.aleatoric, moved.epistemic], axis=1)
+        features = np.concatenate([moved.uncertainty, moved.shares], axis=1) if self.shares else moved.uncertainty
         with torch.no_grad():
             drawn = rasterization(
                 self._tensor(moved.means), self._tensor(moved.quats), self._tensor(moved.scales), self.opacities,
                 self._tensor(camera.viewmat)[None], self._tensor(camera.K)[None], camera.width, camera.height,
-                sh=self.sh, features=self._tensor(variances), branch=self.branch, composite=self.reader.header.composite,
+                sh=self.sh, features=self._tensor(features), branch=self.branch, composite=self.reader.header.composite,
                 backend=self.backend, threads=self.threads,
             )  # fmt: skip
         color, alpha, depth, summed = (x[0].cpu().numpy() for x in (drawn.colors, drawn.alphas, drawn.depth, drawn.features))
         mean = np.where(alpha[..., None] > 0, summed / np.maximum(alpha, 1e-6)[..., None], 0)
-        return Picture(color, alpha, depth, mean[..., 0], mean[..., 1])
+        return Picture(color, alpha, depth, mean[..., 0], mean[..., 1], mean[..., 2:] if self.shares else None)
 
 
 def render_frames(
@@ -107,7 +109,8 @@ def render_frames(
         if missing or not wanted:
             what = ", ".join(str(frame) for frame in missing[:5]) + (" ..." if len(missing) > 5 else "")
             raise UserError(f"{cache}: {len(missing)} of {len(wanted)} frames are not baked ({what or 'none is'}).", "Bake them first.")
-        renderer, scale = FrameRenderer(reader, settings.backend, settings.threads), settings.largest_uncertainty
+        renderer = FrameRenderer(reader, settings.backend, settings.threads, shares=settings.format == "exr")
+        scale = settings.largest_uncertainty
         files: list[Path] = []
         with ThreadPoolExecutor(1) as pool:  # writes one frame while the next is drawn
             writing: Future[list[Path]] | None = None

@@ -26,10 +26,13 @@ def serve(port: int, token: str, device: str, threads: int | None) -> None:
     def bake(params: dict[str, Any], progress: Progress, stopped: Callable[[], bool]) -> dict[str, Any]:
         return commands.bake(session, Path(params["shot"]), Path(params["out"]), params.get("order") or (), progress, stopped)
 
+    def emotion(params: dict[str, Any], progress: Progress, stopped: Callable[[], bool]) -> dict[str, Any]:
+        return commands.emotion(session, Path(params["avatar"]), Path(params["sound"]), params["times"])
+
     def doctor(params: dict[str, Any], progress: Progress, stopped: Callable[[], bool]) -> dict[str, Any]:
         return diagnose(device, threads)
 
-    methods: dict[str, Method] = {"info": info, "import": import_file, "bake": bake, "doctor": doctor}
+    methods: dict[str, Method] = {"info": info, "import": import_file, "bake": bake, "emotion": emotion, "doctor": doctor}
     report = diagnose(device, threads)
     about = {name: report.get(name) for name in ("engine", "python", "device", "gpu", "threads", "packages")}
     Server(port, token, methods, about).run()
