@@ -107,6 +107,9 @@ def test_everything_is_there(drawn: Callable[..., str], head: bpy.types.Object, 
         assert wanted in text, wanted
     for channel in shipped("addon.core.channels").CHANNELS:
         assert f"[{channel.name}]" in text
+    for name in ("key_performance", "copy_performance", "key_blink"):
+        assert f"(ua3dtalk.{name})" in text
+    assert "[smoothing]" in text and "[sound_lead]" in text and "nothing to judge" in text and "no voice to listen to" in text
     for name in ("bake", "key_emotion", "attach_audio", "attach_strip", "start_engine", "stop_engine", "check", "clear_cache"):
         assert f"(ua3dtalk.{name})" in text
 
@@ -170,6 +173,38 @@ def test_progress(drawn: Callable[..., str], head: bpy.types.Object, engine: Mod
     assert "Engine: ready" in drawn("engine") and "Device" in drawn("engine")
     engine.stop()
     assert "Engine: stopped" in drawn("engine")
+
+
+def test_performance(drawn: Callable[..., str], head: bpy.types.Object) -> None:
+    assert "[usual_timing]" in drawn("performance") and "[key_onset]" not in drawn("performance")
+    head.ua3dtalk.usual_timing = False
+    assert all(f"[key_{name}]" in drawn("performance") for name in ("onset", "apex", "release", "decay"))
+
+
+def test_the_voice(drawn: Callable[..., str], head: bpy.types.Object, api: ModuleType, engine: ModuleType, tmp_path: Path) -> None:
+    api.attach_audio(head, write_sound(tmp_path / "a.wav", seconds=1), frame=1)
+    text = drawn("voice")
+    assert "(ua3dtalk.read_voice)" in text and "Not used" in text and "Confidence" not in text
+    head.ua3dtalk.mix = 0.5
+    bpy.ops.ua3dtalk.read_voice()
+    text = drawn("voice")
+    assert "Not used" not in text and "Confidence here: " in text and "Heard here: neutral 1.00" in text
+    (tmp_path / "a.wav").unlink()
+    assert "a.wav" in drawn("voice")
+
+
+def test_where_to_trust_it(drawn: Callable[..., str], head: bpy.types.Object, engine: ModuleType, api: ModuleType, scene: bpy.types.Scene) -> None:
+    api.bake(head, (1, 6))
+    trust = api.trust(head)
+    scene.frame_set(3)
+    text = drawn("trust")
+    for wanted in ("Region Usual Sound Expr. Tone Emot.", "(ua3dtalk.jump_to_worst)", "[quantity]", "[region]", "[graph]", "Brows x 1.0"):
+        assert wanted in text, wanted
+    lips = trust.shares[2, trust.regions.index("lips")]
+    assert f"Lips x 1.0 {' '.join(f'{100 * share:.0f} %' for share in lips)}" in text
+    assert "Nothing stands out" in text, "without sound all frames are the same"
+    scene.frame_set(9)
+    assert "Frame 9 is not baked" in drawn("trust")
 
 
 def test_display(drawn: Callable[..., str], head: bpy.types.Object, scene: bpy.types.Scene, shipped: Shipped) -> None:

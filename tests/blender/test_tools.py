@@ -9,8 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 import bpy
+import gpu
 import numpy as np
 import pytest
+from mathutils import Matrix
 
 sys.path.insert(0, str(Path(__file__).parent))
 import splat_cases  # noqa: E402
@@ -394,8 +396,6 @@ def test_trust_is_read_in_slices_and_follows_new_bakes(
 
 def test_the_graph(talking: bpy.types.Object, api: ModuleType, scene: bpy.types.Scene, shipped: Shipped) -> None:
     """Drawn off screen: columns stand at their frames, as high as they say."""
-    import gpu
-
     graph, uncertainty = shipped("addon.draw.graph"), shipped("addon.uncertainty")
     api.bake(talking, (5, 14))
     assert uncertainty.graph_shown() is None, "off by default"
@@ -408,6 +408,8 @@ def test_the_graph(talking: bpy.types.Object, api: ModuleType, scene: bpy.types.
     places, colors, top = graph.quads(shown)
     score = shown.trust.score("aleatoric", "lips")
     assert places.shape == (50, 4) and colors.shape == (50, 4) and top == max(2.0, score.max())
+    scene.camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
+    scene.collection.objects.link(scene.camera)
     splat_cases.gpu_context()
     width, height = 240, 120
     target = gpu.types.GPUOffScreen(width, height, format="RGBA32F")
@@ -415,7 +417,7 @@ def test_the_graph(talking: bpy.types.Object, api: ModuleType, scene: bpy.types.
         gpu.state.active_framebuffer_get().clear(color=(0.0, 0.0, 0.0, 1.0))
         with gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
             gpu.matrix.load_identity()
-            gpu.matrix.load_projection_matrix([[2 / width, 0, 0, -1], [0, 2 / height, 0, -1], [0, 0, -1, 0], [0, 0, 0, 1]])
+            gpu.matrix.load_projection_matrix(Matrix(((2 / width, 0, 0, -1), (0, 2 / height, 0, -1), (0, 0, -1, 0), (0, 0, 0, 1))))
             assert graph.draw_band(shown, 0.0, 20.0, width, height) == top
         buffer = gpu.state.active_framebuffer_get().read_color(0, 0, width, height, 4, 0, "FLOAT")
     target.free()
