@@ -128,7 +128,7 @@ def reload(obj: bpy.types.Object) -> None:
 
 def _cloud(name: str, gaussians: Gaussians, branch: np.ndarray) -> bpy.types.PointCloud:
     try:
-        cloud = compat.new_pointcloud(name, len(gaussians))
+        cloud = compat.new_pointcloud(name, gaussians.means)
     except RuntimeError as error:
         raise UserError(f"Blender made no point cloud ({error}).", "Go to Object Mode and try again.") from error
     write_static(cloud, gaussians, branch)

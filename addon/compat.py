@@ -22,18 +22,22 @@ _KINDS = {
 }
 
 
-def new_pointcloud(name: str, count: int) -> bpy.types.PointCloud:
-    """A point cloud data-block of `count` points.
+def new_pointcloud(name: str, positions: np.ndarray) -> bpy.types.PointCloud:
+    """A point cloud data-block of points at `positions` [N,3].
 
     Raises:
         RuntimeError: Blender refuses (before 5.1 the points come from a converted mesh, which needs Object Mode).
     """
-    if hasattr(bpy.types.PointCloud, "resize"):
+    flat = np.ascontiguousarray(positions, np.float32).ravel()
+    if "resize" in bpy.types.PointCloud.bl_rna.functions:
         cloud = bpy.data.pointclouds.new(name)
-        cloud.resize(count)
+        cloud.resize(len(positions))
+        cloud.attributes["position"].data.foreach_set("vector", flat)
         return cloud
     mesh = bpy.data.meshes.new(name)
-    mesh.vertices.add(count)
+    mesh.vertices.add(len(positions))
+    # Before it is converted: Blender keeps the bounds that the cloud has then ("View Selected" frames them).
+    mesh.vertices.foreach_set("co", flat)
     made = bpy.data.objects.new(name, mesh)
     collection = bpy.context.scene.collection
     collection.objects.link(made)
