@@ -21,7 +21,7 @@ import bpy
 import numpy as np
 
 from ..engine.errors import UserError
-from . import audio, automatic, avatar, baking, compat, compositing, frames, keys, session, status, uncertainty
+from . import audio, automatic, avatar, baking, compat, compositing, frames, keys, proxy, session, status, uncertainty
 from .core.channels import INTENSITY_MAX
 from .core.keying import Span
 from .core.performance import BlinkShape, channels_of, decay_shape, usual_timing
@@ -34,8 +34,9 @@ CONVERTED = (".ply", ".pth", ".pt")
 """Files that the engine turns into an avatar beside them."""
 
 __all__ = [
-    "UserError", "add_compositing", "attach_audio", "automatic_to_keys", "bake", "clear_cache", "copy_performance", "import_avatar", "key_blink",
-    "key_emotion", "key_performance", "key_preset", "remove_compositing", "render", "stale", "trust", "worst_frames",
+    "UserError", "add_compositing", "add_proxy", "attach_audio", "automatic_to_keys", "bake", "clear_cache",
+    "copy_performance", "import_avatar", "key_blink", "key_emotion", "key_performance", "key_preset", "remove_compositing",
+    "remove_proxy", "render", "stale", "trust", "worst_frames",
 ]  # fmt: skip
 
 
@@ -358,6 +359,22 @@ def add_compositing(scene: bpy.types.Scene | None = None, connect: bool = False,
 def remove_compositing(scene: bpy.types.Scene | None = None) -> bool:
     """Undo `add_compositing`, whatever came after it. True where there was something to remove."""
     return compositing.remove(scene or bpy.context.scene)
+
+
+def add_proxy(obj: bpy.types.Object, size: float = 2.0, opacity: float = 0.3, in_viewport: bool = False) -> bpy.types.Object:
+    """Give an avatar an invisible child that casts shadows and is reflected in Cycles and EEVEE, or change the one it has.
+
+    Args:
+        size, opacity, in_viewport: see `proxy.add`.
+    """
+    _is_avatar(obj)
+    return proxy.add(obj, size, opacity, in_viewport)
+
+
+def remove_proxy(obj: bpy.types.Object) -> bool:
+    """Remove an avatar's proxy. True where there was one."""
+    _is_avatar(obj)
+    return proxy.remove(obj)
 
 
 def _is_avatar(obj: bpy.types.Object) -> None:

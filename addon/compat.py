@@ -180,6 +180,25 @@ def world_nodes(world: bpy.types.World) -> bpy.types.NodeTree | None:
     return world.node_tree if not switchable or world.use_nodes else None
 
 
+def material_nodes(material: bpy.types.Material) -> bpy.types.NodeTree:
+    """A material's nodes, in use. Materials always use them from 5.0 on, where saying so gives a warning."""
+    if material.node_tree is None:
+        material.use_nodes = True
+    return material.node_tree
+
+
+def set_modifier_input(modifier: bpy.types.NodesModifier, name: str, value: Any) -> None:
+    """Set an input of a geometry-nodes modifier by its name in the node group. Raises KeyError where there is none."""
+    items = modifier.node_group.interface.items_tree
+    identifier = next((one.identifier for one in items if one.item_type == "SOCKET" and one.in_out == "INPUT" and one.name == name), None)
+    if identifier is None:
+        raise KeyError(name)
+    if hasattr(modifier, "properties"):  # 5.2; before, inputs are custom properties
+        getattr(modifier.properties.inputs, identifier).value = value
+    else:
+        modifier[identifier] = value
+
+
 # -------------------------------------------------------------------------------------------------------- compositor
 
 _NODE_GROUPS = "compositing_node_group" in bpy.types.Scene.bl_rna.properties

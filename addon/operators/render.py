@@ -1,12 +1,13 @@
-"""Splats beside Blender's own engines: compositing nodes."""
+"""Splats beside Blender's own engines: compositing nodes, and a proxy in the way of light."""
 
 from __future__ import annotations
 
 import bpy
-from bpy.props import BoolProperty, StringProperty
+from bpy.props import BoolProperty, FloatProperty, StringProperty
 
-from .. import api, avatar, compositing
+from .. import api, avatar, compositing, proxy
 from ..feedback import reporting
+from .target import OnAvatar, target
 
 
 class AddCompositing(bpy.types.Operator):
@@ -63,4 +64,50 @@ class RemoveCompositing(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (AddCompositing, RemoveCompositing)
+class AddProxy(OnAvatar, bpy.types.Operator):
+    """Give the avatar an invisible stand-in, so that Cycles and EEVEE let it cast shadows and be seen in reflections. Run again, it changes the one there is"""
+
+    bl_idname = "ua3dtalk.add_proxy"
+    bl_label = "Add Shadow Proxy"
+    bl_options = {"REGISTER", "UNDO"}
+
+    size: FloatProperty(
+        name="Size", description="Radius of the balls in standard deviations of their splats; larger closes holes", default=2.0, min=0.01, soft_max=4.0
+    )
+    opacity: FloatProperty(
+        name="Least Opacity", description="Splats that are less opaque are left out", default=0.3, min=0.0, max=1.0, subtype="FACTOR"
+    )
+    in_viewport: BoolProperty(name="In Viewports", description="Have it in 3D views too; else in renders only", default=False)
+
+    @reporting
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        api.add_proxy(target(self, context), size=self.size, opacity=self.opacity, in_viewport=self.in_viewport)
+        if not context.scene.render.use_lock_interface:
+            self.report({"WARNING"}, "Switch Render > Lock Interface on: else a render beside the window leaves the proxy at the frame shown")
+        return {"FINISHED"}
+
+
+class RemoveProxy(OnAvatar, bpy.types.Operator):
+    """Remove the avatar's stand-in for shadows and reflections"""
+
+    bl_idname = "ua3dtalk.remove_proxy"
+    bl_label = "Remove Shadow Proxy"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Says why it cannot run."""
+        if not super().poll(context):
+            return False
+        if any(proxy.of(obj) for obj in avatar.avatars(context.scene.objects)):
+            return True
+        cls.poll_message_set("No avatar here has a proxy")
+        return False
+
+    @reporting
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        api.remove_proxy(target(self, context))
+        return {"FINISHED"}
+
+
+CLASSES = (AddCompositing, RemoveCompositing, AddProxy, RemoveProxy)

@@ -163,7 +163,8 @@ def test_two_heads(film: bpy.types.Scene, shipped: Shipped, api: ModuleType, ava
 
 FARM = """
 import json, os, sys
-import addon_utils, bpy
+import bpy
+import addon_utils
 
 given = json.loads(sys.argv[1])
 bpy.ops.preferences.addon_enable(module=given["module"])
