@@ -255,7 +255,7 @@ def trust(obj: bpy.types.Object, scene: bpy.types.Scene | None = None) -> Trust:
 
 
 def worst_frames(
-    obj: bpy.types.Object, quantity: str = "total", region: str = "", scene: bpy.types.Scene | None = None
+    obj: bpy.types.Object, quantity: str = "epistemic", region: str = "", scene: bpy.types.Scene | None = None
 ) -> list[int]:
     """Frames at which the uncertainty stands out, rising; the single highest where none does; none where nothing is baked.
 

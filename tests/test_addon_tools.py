@@ -195,9 +195,26 @@ def test_stepping_through_the_worst() -> None:
 
 def test_what_the_panel_says() -> None:
     found = trust(lips_epistemic_6=0.2, brows_epistemic_6=0.35, jaw_aleatoric_6=0.32, nose_epistemic_6=0.1 * STANDS_OUT)
+    found.shares[6, REGIONS.index("brows")] = (0.12, 0.24, 0.12, 0.52)
+    found.shares[6, REGIONS.index("lips")] = (0.73, 0.09, 0.09, 0.09)
+    found.shares[6, REGIONS.index("jaw")] = (0.68, 0.12, 0.1, 0.1)
     said = found.lines(16)
     assert len(said) == 3 and found.lines(17) == [] and found.lines(999) == []
-    assert said[0].startswith("Brows: 60 % from emotion; epistemic 3.5 times its usual; the emotion is unlike")
-    assert said[1].startswith("Lips: 70 % from sound; epistemic twice its usual; the speech is unlike")
-    assert said[2].startswith("Jaw: 70 % from sound; aleatoric 1.6 times its usual; the same speech looked different")
+    assert said[0].startswith("Brows: epistemic 3.5 times its usual; 52 % from emotion, usually 60 %: the emotion is unlike")
+    assert said[1].startswith("Lips: epistemic twice its usual; 73 % from sound, usually 70 %: the speech is unlike")
+    assert said[2].startswith("Jaw: aleatoric 1.6 times its usual; 12 % from expression") and "looked different" in said[2]
+    assert trust(lips_epistemic_6=0.2).lines(16) == ["Lips: epistemic twice its usual; no single input stands out"]
     assert [times(x) for x in (1.5, 2.0, 3.0, 12.4)] == ["1.5 times", "twice", "3 times", "12 times"]
+
+
+@given(st.integers(0, 3), st.floats(0.2, 0.8) | st.floats(1.25, 5.0))
+@settings(deadline=None, max_examples=50)
+def test_what_is_behind_it(view: int, factor: float) -> None:
+    """One view's precision changes, whichever way and however much each had: it is named."""
+    found = trust()
+    precision = np.array([0.4, 0.2, 0.15, 0.25])
+    found.shares[:] = precision
+    changed = precision.copy()
+    changed[view] *= factor
+    found.shares[6, REGIONS.index("lips")] = changed / changed.sum()
+    assert found.behind(6, "lips") == view and found.behind(7, "lips") is None

@@ -1,7 +1,9 @@
 """How far a bake is to be trusted: uncertainty and the views' shares of each region over time, in numbers and in words.
 
 Aleatoric and epistemic uncertainty are variances without a natural unit, so all is told against what is usual in the same
-bake: the median over its frames.
+bake: the median over its frames. So are the shares: a view's share is its precision among those of all views, and of a trained
+head they lie close together whatever is said. What tells which input is behind an odd frame is the view whose own precision
+has changed, up or down: the shares of the others all change by one factor to make room, and its own by another.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ STANDS_OUT = 1.25
 """Times the usual from which a frame is one to stop at."""
 WORTH_SAYING = 1.5
 """Times the usual from which the panel says so."""
+PRECISION_MOVES = 0.05
+"""Part by which a view's precision must differ from its usual to be named as what is behind it."""
 _WHAT_TO_DO = {
     "audio": "the speech is unlike what it was trained on: look for noise, music or another voice",
     "exp": "the expression is unlike what it was trained on: soften blinks and brows here",
@@ -96,12 +100,29 @@ class Trust:
         found.sort(reverse=True)
         return [self._line(row, column, quantity, ratio) for ratio, quantity, column in found[:most]]
 
+    def behind(self, row: int, region: str) -> int | None:
+        """Column of the view whose precision in a region is furthest from its usual at a row; None where none notably is."""
+        shares = self.shares[:, self._column(region)]
+        usual = np.median(shares, axis=0)
+        some = (usual > 0) & (shares[row] > 0)
+        if some.sum() < 2:
+            return None
+        moved = np.zeros(len(self.views))
+        moved[some] = np.log(shares[row, some] / usual[some])
+        moved[some] = np.abs(moved[some] - np.median(moved[some]))  # the median is the factor that all others share
+        view = int(moved.argmax())
+        return view if moved[view] >= PRECISION_MOVES else None
+
     def _line(self, row: int, column: int, quantity: str, ratio: float) -> str:
-        shares = self.shares[row, column]
-        view = self.views[int(shares.argmax())]
-        advice = _WHAT_TO_DO[view] if quantity == "epistemic" else _DATA_DIFFERS
-        name = region_label(self.regions[column])
-        return f"{name}: {shares.max() * 100:.0f} % from {VIEW_WORDS[view]}; {quantity} {times(ratio)} its usual; {advice}"
+        region = self.regions[column]
+        said = f"{region_label(region)}: {quantity} {times(ratio)} its usual"
+        view = self.behind(row, region)
+        if view is None:
+            return f"{said}; no single input stands out"
+        now, usual = self.shares[row, column, view], np.median(self.shares[:, column, view])
+        name = self.views[view]
+        advice = _WHAT_TO_DO[name] if quantity == "epistemic" else _DATA_DIFFERS
+        return f"{said}; {100 * now:.0f} % from {VIEW_WORDS[name]}, usually {100 * usual:.0f} %: {advice}"
 
     def _column(self, region: str) -> int:
         if region not in self.regions:

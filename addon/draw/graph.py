@@ -32,9 +32,10 @@ class Graph:
 GraphSource = Callable[[], Graph | None]
 """What the active context shows, or None. Quick: asked at every redraw; the same Trust object for unchanged data."""
 
-HEIGHT = 120.0
+HEIGHT = 130.0
 """Of the band, in units of Blender's interface; never more than a third of the editor."""
-SHARE_PART = 1 / 3
+SHARE_PART, BAR_PART = 0.32, 0.52
+"""Parts of the band's height: the shares at its foot, the columns over them, the rest for words."""
 LEAST_TOP = 2.0
 """Times the usual that fit into the band at least: an even bake is to look even."""
 # Colours that people without colour vision tell apart by their lightness (Okabe and Ito), in the order of the views.
@@ -50,11 +51,11 @@ _said = ""
 
 def quads(graph: Graph) -> tuple[np.ndarray, np.ndarray, float]:
     """Rectangles [Q,4] (x0, y0, x1, y1; x in scene frames, y from 0 to 1 over the band), their colours [Q,4], and
-    the times the usual that the top stands for."""
+    the times the usual that a full column stands for."""
     trust, frames = graph.trust, graph.trust.frames.astype(np.float64)
     score = trust.score(graph.quantity, graph.region)
     top = max(LEAST_TOP, float(score.max(initial=0.0)))
-    bars = np.stack([frames - 0.5, np.full(len(frames), SHARE_PART), frames + 0.5, SHARE_PART + (1 - SHARE_PART) * score / top], axis=1)
+    bars = np.stack([frames - 0.5, np.full(len(frames), SHARE_PART), frames + 0.5, SHARE_PART + BAR_PART * score / top], axis=1)
     colors = np.where((score >= STANDS_OUT)[:, None], HIGH_COLOR, USUAL_COLOR)
     shares = _shares(trust, graph.region)
     steps = np.concatenate([np.zeros((len(frames), 1)), np.cumsum(shares, axis=1)], axis=1) * (SHARE_PART * 0.94)
@@ -85,7 +86,7 @@ def draw_band(graph: Graph, left: float, right: float, width: float, height: flo
         left, right: scene frames at the band's left and right edge; width, height: of the band, px.
 
     Returns:
-        The times the usual that the band's top stands for.
+        The times the usual that a full column stands for.
     """
     global _batch
     program = gpu.shader.from_builtin("SMOOTH_COLOR")
@@ -94,7 +95,7 @@ def draw_band(graph: Graph, left: float, right: float, width: float, height: flo
         places, colors, top = quads(graph)
         _batch = (key, (_rectangles(program, places, colors), top))
     bars, top = _batch[1]
-    usual = SHARE_PART + (1 - SHARE_PART) / top
+    usual = SHARE_PART + BAR_PART / top
     flat = np.array([[0.0, 0.0, 1.0, 1.0]]), np.array([_BACK])
     line = np.array([[0.0, usual - 0.5 / height, 1.0, usual + 0.5 / height]]), np.array([_LINE])
     program.bind()
@@ -115,20 +116,15 @@ def draw_band(graph: Graph, left: float, right: float, width: float, height: flo
     return top
 
 
-def labels(graph: Graph, top: float) -> list[tuple[float, str, tuple[float, ...]]]:
-    """Texts of the band: (height 0..1, text, colour)."""
+def labels(graph: Graph, top: float) -> list[tuple[str, tuple[float, ...] | None]]:
+    """Words over the columns, from the left: (text, colour of the square before it; None for none)."""
     name = region_label(graph.region) if graph.region else "Worst region"
-    found: list[tuple[float, str, tuple[float, ...]]] = [
-        (0.88, f"{name}: {graph.quantity}, up to {top:.1f} times its usual (the line)", (1.0, 1.0, 1.0, 1.0))
-    ]
     mean = _shares(graph.trust, graph.region).mean(axis=0) if len(graph.trust) else np.zeros(len(graph.trust.views))
-    place = 0.0
-    for view, share, color in zip(graph.trust.views, mean.tolist(), SHARE_COLORS):
-        if share >= 0.12:  # too thin for its name otherwise
-            text = (0.0, 0.0, 0.0, 1.0) if sum(color[:3]) > 1.5 else (1.0, 1.0, 1.0, 1.0)
-            found.append(((place + share / 2) * SHARE_PART * 0.94 - 0.035, f"{VIEW_WORDS[view]} {100 * share:.0f} %", text))
-        place += share
-    return found
+    views = zip(graph.trust.views, mean.tolist(), SHARE_COLORS)
+    return [
+        (f"{name}: {graph.quantity}, up to {top:.1f} times its usual (the line)", None),
+        *((f"{VIEW_WORDS[view]} {100 * share:.0f} %", color) for view, share, color in views if share > 0),
+    ]
 
 
 def add(source: GraphSource) -> None:
@@ -165,8 +161,19 @@ def draw_in(graph: Graph, region: bpy.types.Region, scale: float) -> None:
     height = min(HEIGHT * scale, region.height / 3)
     left, right = (region.view2d.region_to_view(x, 0)[0] for x in (0, region.width))
     top = draw_band(graph, left, right, region.width, height)
-    blf.size(0, 11.0 * scale)
-    for place, text, color in labels(graph, top):
-        blf.color(0, *color)
-        blf.position(0, 8.0 * scale, place * height, 0.0)
+    size, x, y = 11.0 * scale, 8.0 * scale, height - 15.0 * scale
+    blf.size(0, size)
+    blf.color(0, 1.0, 1.0, 1.0, 1.0)
+    for text, color in labels(graph, top):
+        if color is not None:
+            _square(x, y - 1.0, size, color)
+            x += size + 4.0 * scale
+        blf.position(0, x, y, 0.0)
         blf.draw(0, text)
+        x += blf.dimensions(0, text)[0] + 14.0 * scale
+
+
+def _square(x: float, y: float, size: float, color: tuple[float, ...]) -> None:
+    program = gpu.shader.from_builtin("SMOOTH_COLOR")
+    program.bind()
+    _rectangles(program, np.array([[x, y, x + size, y + size]]), np.array([color])).draw(program)

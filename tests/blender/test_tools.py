@@ -394,6 +394,22 @@ def test_trust_is_read_in_slices_and_follows_new_bakes(
     assert len(fresh) == 20 and not same[[4, 5]].any() and same[[3, 6]].all()
 
 
+def test_what_the_bundled_avatar_is_unsure_of(
+    api: ModuleType, engine: ModuleType, scene: bpy.types.Scene, shipped: Shipped, tmp_path: Path
+) -> None:
+    """A full surprise is more than it was trained on: the brows say so, and that the emotion is behind it."""
+    obj = api.import_avatar(shipped("addon.session").ROOT / "addon" / "assets" / "demo_avatar.safetensors")
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    obj.ua3dtalk.auto_blinks, scene.frame_end = False, 12
+    api.key_emotion(obj, "surprised", frame=11, blend=1)
+    api.bake(obj)
+    assert bpy.ops.ua3dtalk.jump_to_worst(region="BROWS") == {"FINISHED"} and scene.frame_current in (11, 12)
+    found = api.trust(obj)
+    assert found.times_usual("epistemic")[10, 0] > 1.5 and found.regions[0] == "brows"
+    assert any(line.startswith("Brows: epistemic") and "from emotion" in line for line in found.lines(11)), found.lines(11)
+    assert found.lines(5) == []
+
+
 def test_the_graph(talking: bpy.types.Object, api: ModuleType, scene: bpy.types.Scene, shipped: Shipped) -> None:
     """Drawn off screen: columns stand at their frames, as high as they say."""
     graph, uncertainty = shipped("addon.draw.graph"), shipped("addon.uncertainty")
@@ -423,16 +439,17 @@ def test_the_graph(talking: bpy.types.Object, api: ModuleType, scene: bpy.types.
     target.free()
     buffer.dimensions = width * height * 4
     picture = np.frombuffer(buffer, np.float32).reshape(height, width, 4)
-    above = picture[height // 3 + 2 :]
+    foot = int(graph.SHARE_PART * height)
+    above = picture[foot + 2 :]
     for frame in range(1, 20):
         column = above[:, frame * 12, 0]
         if 5 <= frame <= 14:
-            expected = (1 - 1 / 3) * score[frame - 5] / top * height
+            expected = graph.BAR_PART * score[frame - 5] / top * height
             # The line at the usual is dark, and counts as of the column where it crosses it.
             assert abs((column > 0.3).sum() - expected) <= 4, frame
-            assert picture[: height // 3 - 4, frame * 12, :3].max(axis=1).min() > 0.2, "shares fill the lower part"
+            assert picture[: foot - 4, frame * 12, :3].max(axis=1).min() > 0.2, "shares fill the lower part"
         else:
-            assert column.max() < 0.3 and picture[: height // 3 - 4, frame * 12, :3].max() < 0.3, frame
-    texts = [text for _, text, _ in graph.labels(shown, top)]
+            assert column.max() < 0.3 and picture[: foot - 4, frame * 12, :3].max() < 0.3, frame
+    texts = [text for text, _ in graph.labels(shown, top)]
     assert texts[0].startswith("Lips: aleatoric") and all("%" in text for text in texts[1:]) and len(texts) > 1
     graph.remove()
