@@ -18,6 +18,10 @@ from .core.timing import Placement, file_placement, strip_placement
 
 MARK = "ua3dtalk_id"
 """Custom property of a strip by which an avatar finds it again when it was renamed."""
+_seconds: dict[Path, tuple[tuple[int, int], float | None]] = {}
+"""Length of each sound file asked for, while it stays the same."""
+_packed: dict[tuple[int, int], Path] = {}
+"""Where each packed sound was unpacked to, by its place in memory and its size."""
 
 
 def fps_of(scene: bpy.types.Scene) -> float:
@@ -68,12 +72,17 @@ def add_strip(scene: bpy.types.Scene, path: Path, frame: int) -> Any:
 
 
 def _check_sound(path: Path) -> float:
-    if not path.is_file():
-        raise UserError(f"There is no sound file {path}.", "Check the path.")
-    seconds = compat.sound_seconds(path)
-    if seconds is None:
+    try:
+        status = path.stat()
+        stamp = (status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise UserError(f"There is no sound file {path}.", "Check the path.") from error
+    known = _seconds.get(path)
+    if known is None or known[0] != stamp:
+        known = _seconds[path] = (stamp, compat.sound_seconds(path))
+    if known[1] is None:
         raise UserError(f"{path}: Blender cannot read it as a sound.", "Convert it, for instance to .wav or .flac.")
-    return seconds
+    return known[1]
 
 
 def placement(obj: bpy.types.Object, scene: bpy.types.Scene) -> Placement | None:
@@ -134,12 +143,17 @@ def _strip(obj: bpy.types.Object, scene: bpy.types.Scene) -> Any:
 
 
 def _unpacked(sound: bpy.types.Sound) -> Path:
+    key = (sound.packed_file.as_pointer(), sound.packed_file.size)
+    path = _packed.get(key)
+    if path is not None and path.is_file():
+        return path
     data = sound.packed_file.data
     name = hashlib.sha256(data).hexdigest()[:16] + Path(sound.filepath).suffix
     path = temporary_folder("sounds") / name
     if not path.is_file() or path.stat().st_size != len(data):
         with atomic_write(path) as handle:
             handle.write(data)
+    _packed[key] = path
     return path
 
 

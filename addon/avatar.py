@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import bpy
@@ -20,6 +21,8 @@ _FILES_KEPT = 4
 """Avatar files that stay open: as many as a scene may well have."""
 _loaded: dict[Path, tuple[_Stamp, Avatar]] = {}
 _hashes: dict[Path, tuple[_Stamp, str]] = {}
+_hashing: dict[Path, Future[str]] = {}
+_threads = ThreadPoolExecutor(1, "ua3dtalk hashes")
 
 
 def is_avatar(obj: bpy.types.Object | None) -> bool:
@@ -74,6 +77,20 @@ def hash_of(path: Path) -> str:
     if found is None or found[0] != stamp:
         found = _hashes[path] = (stamp, file_hash(path))
     return found[1]
+
+
+def hash_soon(path: Path) -> str | None:
+    """As `hash_of`, without waiting for the disk: None while a thread reads the file. Raises UserError as `hash_of`."""
+    at_work = _hashing.get(path)
+    if at_work is not None and at_work.done():
+        del _hashing[path]
+        at_work.result()
+    known = _hashes.get(path)
+    if known is not None and known[0] == _stamp(path):
+        return known[1]
+    if path not in _hashing:
+        _hashing[path] = _threads.submit(hash_of, path)
+    return None
 
 
 def file_of(obj: bpy.types.Object) -> Path:

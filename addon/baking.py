@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import bpy
@@ -12,54 +13,65 @@ import numpy as np
 from ..engine.errors import Cancelled, UserError
 from ..engine.shot import Shot, save_shot
 from ..engine.worker.client import Job
-from . import avatar, frames, session
+from . import avatar, curves, frames, session, shots
 from .core.paths import PENDING_FILE, SHOT_FILE, clear_cache, is_cache, is_temporary, new_cache_name, take_along
+from .core.states import FrameTable
 from .core.timing import nearest_first
 from .places import folder_of
-from .shots import shot_of
 
+SLICE = 0.003
+"""Seconds of work between two of Blender's own rounds."""
+_AT_ONCE = 128
 _generations = itertools.count(1)
 _runs: dict[int, BakeRun] = {}
 
 
 class BakeRun:
-    """One bake of one object on its way.
+    """One bake of one object on its way: its sliders are sampled in slices, then the engine computes.
 
     Attributes:
         state: `running`, `done`, `failed` or `cancelled`.
-        done, total, text: progress, in frames. result: what the engine says when done. error: when failed.
+        done, total, text: progress, in frames. left: frames that have not become readable yet.
+        result: what the engine says when done. error: when failed.
 
     Raises:
         UserError: the shot cannot be made, the engine has no environment, or the folder cannot be written.
     """
 
     def __init__(self, obj: bpy.types.Object, scene: bpy.types.Scene, only: np.ndarray | None = None) -> None:
-        self.uid, self.object_name = obj.session_uid, obj.name
+        self.uid, self.object_name, self._scene = obj.session_uid, obj.name, scene.name
         self.state, self.error = "running", None
-        self.done, self.total, self.text = 0, 0, "starting the engine"
         self.result: dict[str, object] = {}
-        shot = shot_of(obj, scene, only)
-        client = session.client()
+        numbers = shots.bake_frames(obj, scene) if only is None else np.asarray(only, np.int32)
+        self._setting = shots.setting_of(obj, scene, avatar.hash_soon)
+        self._client = session.client()
+        self._job: Job | None = None
+        self._table = FrameTable()
+        self._table.begin(numbers, numbers[0])
         self.folder = own_folder(obj)
-        self.total = len(shot)
-        save_shot(_portable(shot), self.folder / PENDING_FILE)
-        self._job: Job = client.request(
-            "bake",
-            {
-                "shot": str(self.folder / PENDING_FILE),
-                "out": str(self.folder),
-                "order": nearest_first(shot.frames, scene.frame_current),
-            },
-            (f"bake {self.uid}", next(_generations)),
-        )
+        self.left = set(numbers.tolist())
+        self.done, self.total, self.text = 0, len(numbers), "looking at the sliders"
         _runs[self.uid] = self
 
     def step(self, wait: float = 0.0) -> bool:
-        """Take in what the engine said, waiting for at most `wait` seconds. True while it goes on."""
+        """Go on: with the sliders for a moment, or with what the engine said, waiting for at most `wait` seconds.
+
+        True while it goes on.
+        """
         if self.state != "running":
             return False
-        self._job.client.pump(wait)
+        try:
+            if self._job is None and not self._sample(max(wait, SLICE)):
+                return self.state == "running"
+        except UserError as error:
+            self.state, self.error = "failed", error
+            _runs.pop(self.uid, None)
+            return False
         job = self._job
+        assert job is not None
+        job.client.pump(wait)
+        self.left.difference_update(job.frames)
+        job.frames.clear()
         if job.total:
             self.done, self.total, self.text = job.done, job.total, job.text
         if job.state == "running":
@@ -76,6 +88,42 @@ class BakeRun:
         self._follow_file()
         return False
 
+    def _sample(self, seconds: float) -> bool:
+        """Look at more of the sliders; True once all is sampled and the engine has been asked."""
+        obj = next((obj for obj in avatar.avatars(bpy.data.objects) if obj.session_uid == self.uid), None)
+        scene = bpy.data.scenes.get(self._scene)
+        if obj is None or scene is None:
+            self.abandon()
+            return False
+        if self._setting is None:
+            self._setting = shots.setting_of(obj, scene, avatar.hash_soon)
+            if self._setting is None:
+                time.sleep(min(seconds, 0.001))
+                return False
+        end = time.perf_counter() + seconds
+        while not self._table.is_complete:
+            if time.perf_counter() > end:
+                return False
+            numbers = self._table.pending(_AT_ONCE)
+            try:
+                values = curves.sample_some(obj, numbers, end - time.perf_counter())
+            except curves.NeedsTheScene:
+                numbers = self._table.pending(self.total)
+                values = curves.sample(obj, scene, numbers)
+            self._table.put(self._setting.shot(numbers[: len(values["intensity"])], values))
+        save_shot(portable(self._table.shot()), self.folder / PENDING_FILE, durable=False)
+        self._job = self._client.request(
+            "bake",
+            {
+                "shot": str(self.folder / PENDING_FILE),
+                "out": str(self.folder),
+                "order": nearest_first(self._table.frames, scene.frame_current),
+            },
+            new_generation(self.uid),
+        )
+        self.text = "starting the engine"
+        return True
+
     def _follow_file(self) -> None:
         """Where the file was saved elsewhere meanwhile, bring the bake there now that nobody writes it any more."""
         obj = next((obj for obj in avatar.avatars(bpy.data.objects) if obj.session_uid == self.uid), None)
@@ -89,12 +137,16 @@ class BakeRun:
 
     def cancel(self) -> None:
         """Ask the engine to stop after the frames it is at; `step` sees the end."""
+        if self._job is None:
+            self.abandon()
+            return
         self.text = "stopping"
         self._job.cancel()
 
     def abandon(self) -> None:
         """Cancel without waiting, as when another file is loaded."""
-        self._job.cancel()
+        if self._job is not None:
+            self._job.cancel()
         self.state = "cancelled"
         _runs.pop(self.uid, None)
 
@@ -145,6 +197,18 @@ def own_folder(obj: bpy.types.Object) -> Path:
     Raises:
         UserError: the object is linked, or the copy cannot be made.
     """
+    folder, original = claim_folder(obj)
+    if original is not None:
+        take_along(original, folder, move=False)
+    return folder
+
+
+def claim_folder(obj: bpy.types.Object) -> tuple[Path, Path | None]:
+    """As `own_folder`, but that the copy is left to be made: the object's folder, and what is to be copied there or None.
+
+    Raises:
+        UserError: the object is linked.
+    """
     if obj.library is not None:
         raise UserError(f"{obj.name} is linked from {obj.library.filepath}.", "Bake it in its own file, or make it local.")
     properties = obj.ua3dtalk
@@ -153,14 +217,12 @@ def own_folder(obj: bpy.types.Object) -> Path:
     folder = folder_of(obj)
     shared = [other for other in avatar.avatars(bpy.data.objects) if other != obj and folder_of(other) == folder]
     if not shared:
-        return folder
+        return folder, None
     properties.cache_name = new_cache_name(obj.name)
     properties.cache_path = ""
-    own = folder_of(obj)
-    take_along(folder, own, move=False)
     if obj.data.users > 1:
         obj.data = obj.data.copy()  # an Alt+D duplicate shows frames of its own from now on
-    return own
+    return folder_of(obj), folder
 
 
 def clear(obj: bpy.types.Object) -> bool:
@@ -178,8 +240,11 @@ def clear(obj: bpy.types.Object) -> bool:
     return clear_cache(folder)
 
 
-def _portable(shot: Shot) -> Shot:
+def portable(shot: Shot) -> Shot:
     """Absolute paths: the worker has another working directory."""
-    shot.avatar = shot.avatar.absolute()
-    shot.sound = None if shot.sound is None else shot.sound.absolute()
-    return shot
+    return replace(shot, avatar=shot.avatar.absolute(), sound=None if shot.sound is None else shot.sound.absolute())
+
+
+def new_generation(uid: int) -> tuple[str, int]:
+    """For a request about the object `uid`: it stops the one before, within a frame."""
+    return f"bake {uid}", next(_generations)

@@ -1,9 +1,17 @@
-"""The sliders over time: sampled for a bake, keyed for an emotion."""
+"""The sliders over time: what they are now, and sampled for a bake, all at once or a piece at a time.
+
+F-curves are read as they stand. Where drivers or the NLA have a say, Blender itself has to evaluate them: in a scene of
+our own that holds nothing but a driver which asks for the sliders, so that neither the user's playhead nor anything else
+of theirs is touched and nothing but what moves the sliders is evaluated. Where what moves them looks at the scene itself
+(its frame number, a property of it), only the user's own scene can tell; a bake or a check steps through it then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import bpy
 import numpy as np
@@ -11,9 +19,19 @@ import numpy as np
 from ..engine.errors import UserError
 from . import compat, frames as shown
 from .core.channels import CHANNEL_NAMES, HIGHEST
-from .core.keying import plan_keys
+
+Values = dict[str, np.ndarray]
+"""Slider -> its values [F] float64."""
 
 _PREFIX = "ua3dtalk."
+_PRIVATE = ".ua3dtalk"
+_AT_ONCE = 32
+"""Frames of F-curves read between two looks at the clock: a third of a millisecond."""
+_ours = 0
+
+
+class NeedsTheScene(Exception):
+    """Only stepping through the user's scene tells the sliders."""
 
 
 def needs_stepping(obj: bpy.types.Object) -> bool:
@@ -25,29 +43,125 @@ def needs_stepping(obj: bpy.types.Object) -> bool:
     return driven or (data.use_nla and any(not track.mute and track.strips for track in data.nla_tracks))
 
 
-def sample(obj: bpy.types.Object, scene: bpy.types.Scene, frames: np.ndarray) -> dict[str, np.ndarray]:
-    """Each slider at scene `frames` [F] (fractions too): name -> [F] float64.
+def now(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph | None) -> Values:
+    """Each slider as Blender shows it at this moment, a value that was dragged over its F-curve included: [1] each."""
+    evaluated = obj if depsgraph is None else obj.evaluated_get(depsgraph)
+    sliders = evaluated.ua3dtalk
+    return {name: np.array([min(max(getattr(sliders, name), 0.0), HIGHEST[name])]) for name in CHANNEL_NAMES}
 
-    F-curves are read as they stand; where drivers or the NLA have a say, the scene steps through the frames and back.
+
+def sample(obj: bpy.types.Object, scene: bpy.types.Scene, frames: np.ndarray) -> Values:
+    """Each slider at scene `frames` [F] (fractions too), at once.
+
+    Raises:
+        UserError: what moves them can only be evaluated in a scene that does not hold the object.
     """
     frames = np.asarray(frames, np.float64)
-    return _step(obj, scene, frames) if needs_stepping(obj) else _read(obj, frames)
+    try:
+        return sample_some(obj, frames, math.inf)
+    except NeedsTheScene:
+        return _step(obj, scene, frames)
 
 
-def _read(obj: bpy.types.Object, frames: np.ndarray) -> dict[str, np.ndarray]:
+def sample_some(obj: bpy.types.Object, frames: np.ndarray, seconds: float) -> Values:
+    """Each slider at the first of `frames` [F], as many as go into `seconds`, and one at least.
+
+    Raises:
+        NeedsTheScene: see there.
+    """
+    frames = np.asarray(frames, np.float64)
+    return _evaluate(obj, frames, seconds) if needs_stepping(obj) else _read(obj, frames, seconds)
+
+
+def _read(obj: bpy.types.Object, frames: np.ndarray, seconds: float) -> Values:
+    end = time.perf_counter() + seconds
     curves = {curve.data_path: curve for curve in compat.fcurves(obj)}
-    values = {}
+    acting, still = {}, {}
     for name in CHANNEL_NAMES:
         curve = curves.get(_PREFIX + name)
-        acts = curve is not None and not curve.is_empty and not curve.mute and not (curve.group and curve.group.mute)
-        if acts:
-            values[name] = np.clip([curve.evaluate(frame) for frame in frames.tolist()], 0.0, HIGHEST[name])
+        if curve is not None and not curve.is_empty and not curve.mute and not (curve.group and curve.group.mute):
+            acting[name] = (curve.evaluate, [])
         else:
-            values[name] = np.full(len(frames), getattr(obj.ua3dtalk, name), np.float64)
-    return values
+            still[name] = getattr(obj.ua3dtalk, name)
+    done = 0
+    while done < len(frames) and (not done or time.perf_counter() < end):
+        piece = frames[done : done + _AT_ONCE].tolist() if acting else frames
+        for evaluate, values in acting.values():
+            values += [evaluate(frame) for frame in piece]
+        done += len(piece)
+    values = {name: np.full(done, value, np.float64) for name, value in still.items()}
+    return values | {name: np.clip(np.array(found, np.float64), 0.0, HIGHEST[name]) for name, (_, found) in acting.items()}
 
 
-def _step(obj: bpy.types.Object, scene: bpy.types.Scene, frames: np.ndarray) -> dict[str, np.ndarray]:
+# ---------------------------------------------------------------------------------------------- drivers and the NLA
+
+
+def is_ours(scene: bpy.types.Scene) -> bool:
+    """True while we change scenes of our own: what Blender tells of the user's is no edit of theirs."""
+    return _ours > 0 or scene.name.startswith(_PRIVATE)
+
+
+def _evaluate(obj: bpy.types.Object, frames: np.ndarray, seconds: float) -> Values:
+    end = time.perf_counter() + seconds
+    rows = []
+    with _private_scene(obj) as private:
+        for frame in frames.tolist():
+            whole = math.floor(frame)
+            private.frame_set(whole, subframe=frame - whole)
+            depsgraph = private.view_layers[0].depsgraph
+            if not rows:
+                _check(obj, private, depsgraph)
+            sliders = obj.evaluated_get(depsgraph).ua3dtalk
+            rows.append([getattr(sliders, name) for name in CHANNEL_NAMES])
+            if time.perf_counter() > end:
+                break
+    values = np.array(rows, np.float64)
+    return {name: np.clip(values[:, column], 0.0, HIGHEST[name]) for column, name in enumerate(CHANNEL_NAMES)}
+
+
+def _check(obj: bpy.types.Object, private: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
+    for found in (obj, *(evaluated.original for evaluated in depsgraph.ids)):
+        if isinstance(found, bpy.types.Scene) and found != private:
+            raise NeedsTheScene
+        data = getattr(found, "animation_data", None)
+        for driver in data.drivers if data is not None else ():
+            for variable in driver.driver.variables:
+                if variable.type == "CONTEXT_PROP" or any(isinstance(target.id, bpy.types.Scene) for target in variable.targets):
+                    raise NeedsTheScene
+
+
+@contextmanager
+def _private_scene(obj: bpy.types.Object) -> Iterator[bpy.types.Scene]:
+    """A scene whose dependency graph holds what moves the sliders of `obj`. Nothing of it is left, in no undo step either."""
+    global _ours
+    _ours += 1
+    private = asking = None
+    try:
+        with shown.paused():
+            private = bpy.data.scenes.new(_PRIVATE)
+            asking = bpy.data.objects.new(_PRIVATE, None)
+            private.collection.objects.link(asking)
+            asking["asks"] = 0.0
+            driver = asking.driver_add('["asks"]').driver
+            driver.type = "SUM"
+            for name in CHANNEL_NAMES:
+                target = driver.variables.new().targets[0]
+                target.id, target.data_path = obj, _PREFIX + name
+            yield private
+    finally:
+        if asking is not None:
+            bpy.data.objects.remove(asking)
+        if private is not None:
+            bpy.data.scenes.remove(private)
+        # Blender sorts its dependency graphs anew now; later it would look like an edit of the user's.
+        for window in bpy.context.window_manager.windows if bpy.context.window_manager else ():
+            window.view_layer.update()
+        if bpy.context.view_layer is not None:
+            bpy.context.view_layer.update()
+        _ours -= 1
+
+
+def _step(obj: bpy.types.Object, scene: bpy.types.Scene, frames: np.ndarray) -> Values:
     layer = next((layer for layer in scene.view_layers if obj in layer.objects.values()), None)
     if layer is None:
         raise UserError(f"{obj.name} is in no view layer of {scene.name}; its drivers cannot be evaluated.", "Link it to the scene.")
@@ -63,38 +177,3 @@ def _step(obj: bpy.types.Object, scene: bpy.types.Scene, frames: np.ndarray) -> 
         finally:
             scene.frame_set(here, subframe=part)
     return {name: np.clip(values[:, column], 0.0, HIGHEST[name]) for column, name in enumerate(CHANNEL_NAMES)}
-
-
-def key_sliders(obj: bpy.types.Object, scene: bpy.types.Scene, targets: Mapping[str, float], frame: float, blend: float) -> None:
-    """Key sliders to values at a frame, with what they were `blend` frames before as the begin of the change.
-
-    Raises:
-        UserError: the object cannot be edited, or a slider is driven.
-    """
-    if obj.library is not None:
-        raise UserError(f"{obj.name} is linked from another file and cannot be keyed.", "Make a library override of it.")
-    driven = {driver.data_path for driver in obj.animation_data.drivers} if obj.animation_data else set()
-    busy = [name for name in targets if _PREFIX + name in driven]
-    if busy:
-        raise UserError(f"{', '.join(busy)} of {obj.name} is driven and cannot be keyed.", "Remove the driver, or key what drives it.")
-    begin = sample(obj, scene, np.array([frame - (blend or 1.0)]))
-    plans = plan_keys(targets, frame, blend, lambda name, at: float(begin[name][0]))
-    for name, plan in plans.items():
-        path = _PREFIX + name
-        _remove_between(compat.fcurve(obj, path), *plan.clear)
-        for at, value in plan.set.items():
-            setattr(obj.ua3dtalk, name, value)
-            obj.keyframe_insert(path, frame=at, group="UA-3DTalk")
-    # Inserting leaves the sliders as they are at the last key; they are to show the current frame.
-    for name, value in sample(obj, scene, np.array([scene.frame_current_final])).items():
-        if name in targets:
-            setattr(obj.ua3dtalk, name, float(value[0]))
-
-
-def _remove_between(curve: Any, first: float, last: float) -> None:
-    if curve is None:
-        return
-    for point in reversed(curve.keyframe_points):
-        if first + 1e-3 < point.co.x < last - 1e-3:
-            curve.keyframe_points.remove(point, fast=True)
-    curve.update()

@@ -28,8 +28,8 @@ def reporting(method: Callable[..., set[str]]) -> Callable[..., set[str]]:
     return lambda self, context, event: run(self, context, event)
 
 
-def tag_redraw(panels_only: bool = False) -> None:
-    """Ask every window to draw our panels again, and its 3D views unless `panels_only`."""
+def tag_redraw(panels_only: bool = False, views_only: bool = False) -> None:
+    """Ask every window to draw our panels again, and its 3D views; or only the ones, or only the others."""
     manager = bpy.context.window_manager
     for window in manager.windows if manager else ():
         for area in window.screen.areas:
@@ -37,5 +37,6 @@ def tag_redraw(panels_only: bool = False) -> None:
                 continue
             for region in area.regions:
                 # Splats cost time to draw; a number in the sidebar is no reason to.
-                if not (panels_only and area.type == "VIEW_3D" and region.type != "UI"):
+                is_view = area.type == "VIEW_3D" and region.type == "WINDOW"
+                if not (is_view and panels_only or views_only and not is_view):
                     region.tag_redraw()

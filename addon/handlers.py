@@ -9,21 +9,45 @@ import bpy
 from bpy.app.handlers import persistent
 
 from ..engine.errors import UserError
-from . import avatar, baking, frames, saving, status
+from . import avatar, baking, curves, frames, live, saving, status
 
 
 @persistent
-def _frame_changed(scene: bpy.types.Scene, *_: Any) -> None:
+def _frame_changed(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph | None = None) -> None:
     if frames.may_write(scene):
         frames.show_all(scene)
+    if not curves.is_ours(scene):
+        live.hurry(scene, depsgraph)
 
 
 @persistent
 def _edited(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph | None = None) -> None:
-    if depsgraph is not None and any(depsgraph.id_type_updated(kind) for kind in ("OBJECT", "ACTION", "SCENE")):
-        screen = getattr(bpy.context, "screen", None)
-        if screen is None or not screen.is_animation_playing:
-            status.changed()
+    if depsgraph is None or curves.is_ours(scene):
+        return
+    screen = getattr(bpy.context, "screen", None)
+    if screen is not None and screen.is_animation_playing:
+        return
+    there = status.avatars_in(scene)
+    if depsgraph.id_type_updated("SCENE") or depsgraph.id_type_updated("COLLECTION"):
+        status.changed()
+    else:
+        updates = [(update.id.original, update) for update in depsgraph.updates] if there else []
+        concerned = [obj for obj in there if any(_concerns(obj, found, update) for found, update in updates)]
+        for obj in concerned:
+            status.changed(obj)
+        if not concerned:
+            return
+    live.hurry(scene, depsgraph)
+
+
+def _concerns(obj: bpy.types.Object, found: bpy.types.ID, update: bpy.types.DepsgraphUpdate) -> bool:
+    """True where an update may have to do with what moves an avatar's sliders, or with its settings."""
+    if isinstance(found, bpy.types.PointCloud) or update.is_updated_geometry and not update.is_updated_transform:
+        return False  # such as the frame that we show
+    if found == obj or curves.needs_stepping(obj):
+        return True
+    data = obj.animation_data
+    return data is not None and found == data.action
 
 
 @persistent
@@ -35,6 +59,7 @@ def _undone(scene: bpy.types.Scene, *_: Any) -> None:
 
 @persistent
 def _loading(*_: Any) -> None:
+    live.forget_all()
     baking.abandon_all()
     status.forget_all()
     frames.forget_all()
@@ -47,6 +72,7 @@ def _loaded(*_: Any) -> None:
     for scene in bpy.data.scenes:
         if avatar.avatars(scene.objects):
             frames.show_all(scene)
+    live.loaded()
     status.changed()
 
 
@@ -107,6 +133,7 @@ def unregister() -> None:
         held = getattr(bpy.app.handlers, name)
         if function in held:
             held.remove(function)
+    live.forget_all()
     baking.abandon_all()
     status.forget_all()
     frames.forget_all()

@@ -39,7 +39,7 @@ REGION_ITEMS = [
 
 def _changed(self: AvatarProperties, context: bpy.types.Context) -> None:
     """Not all of Blender's edits of these properties reach the dependency graph."""
-    status.changed()
+    status.changed(self.id_data)
 
 
 def _draw_again(self: DisplayProperties, context: bpy.types.Context) -> None:
@@ -48,7 +48,7 @@ def _draw_again(self: DisplayProperties, context: bpy.types.Context) -> None:
 
 def _show_again(self: AvatarProperties, context: bpy.types.Context) -> None:
     frames.show(self.id_data, context.scene)
-    status.changed()
+    status.changed(self.id_data)
 
 
 _SETTING = {"options": set(), "update": _changed}
@@ -108,6 +108,13 @@ class AvatarProperties(bpy.types.PropertyGroup):
         name="Automatic Brows", description="Small brow raises while time goes on, besides what is keyed", **_SETTING
     )
     brow_seed: IntProperty(name="Seed", description="Other seeds raise the brows at other times", default=0, min=0, **_SETTING)
+
+    live: BoolProperty(
+        name="Live",
+        description="Show every edit at once: the frame under the playhead is computed first, then those around it, in the background",
+        default=True,
+        **_SETTING,
+    )
 
     bake_range: EnumProperty(
         name="Range",
@@ -204,8 +211,13 @@ class DisplayProperties(bpy.types.PropertyGroup):
         name="In the Graph Editor", description="Draw the uncertainty of the active avatar's bake, and what moves it, at the foot of the Graph Editor",
         options=set(), update=_draw_again,
     )  # fmt: skip
-    quantity: EnumProperty(name="Uncertainty", description="Which uncertainty is looked at", items=QUANTITY_ITEMS, default="TOTAL", options=set(), update=_draw_again)
-    region: EnumProperty(name="Region", description="Part of the face that is looked at", items=REGION_ITEMS, default="ALL", options=set(), update=_draw_again)
+    quantity: EnumProperty(
+        name="Uncertainty", description="Which uncertainty is looked at; epistemic differs most from frame to frame",
+        items=QUANTITY_ITEMS, default="EPISTEMIC", options=set(), update=_draw_again,
+    )  # fmt: skip
+    region: EnumProperty(
+        name="Region", description="Part of the face that is looked at", items=REGION_ITEMS, default="ALL", options=set(), update=_draw_again
+    )
 
 
 def look_of(scene: bpy.types.Scene) -> ViewportLook:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import bpy
 
-from . import automatic, compositing, frames, handlers, operators, panels, preferences, properties, render_engine, session, uncertainty
-from .draw import graph, source, viewport
+from . import automatic, compositing, frames, handlers, live, operators, panels, preferences, properties, render_engine, session, status, uncertainty
+from .draw import graph, source, strip, viewport
 
 _CLASSES = (*properties.CLASSES, *operators.CLASSES, *panels.CLASSES, *preferences.CLASSES)
 _undo: list[Callable[[], None]] = []
@@ -43,11 +43,13 @@ def _steps() -> list[tuple[Callable[[], None], Callable[[], None]]]:
         (panels.register, panels.unregister),
         (render_engine.register, _engine_off),
         (lambda: source.set_sources(frames.frame_source, properties.look_of), lambda: source.set_sources(None)),
+        (live.register, live.unregister),
         (handlers.register, handlers.unregister),
         (compositing.register, compositing.unregister),
         (viewport.add, viewport.remove),
         (_nothing, automatic.forget_all),
         (_nothing, uncertainty.forget_all),
+        (lambda: strip.add(status.shown), strip.remove),
         (lambda: graph.add(uncertainty.graph_shown), graph.remove),
         (lambda: menu.append(_menu), lambda: menu.remove(_menu)),
     ]

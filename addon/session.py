@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 import bpy
@@ -25,6 +27,7 @@ PYTHON_VARIABLE = "UA3DTALK_PYTHON"
 _client: WorkerClient | None = None
 _client_settings: tuple[object, ...] = ()
 _setup: Setup | None = None
+_used_at = 0.0
 
 
 def preferences() -> bpy.types.AddonPreferences | None:
@@ -80,7 +83,8 @@ def client() -> WorkerClient:
     Raises:
         UserError: there is no environment, or its Python cannot be started.
     """
-    global _client, _client_settings
+    global _client, _client_settings, _used_at
+    _used_at = time.monotonic()
     chosen = preferences()
     threads = chosen.threads if chosen is not None else 0
     device = chosen.device.lower() if chosen is not None else "auto"
@@ -119,6 +123,18 @@ def stop() -> None:
     stopped, _client = _client, None
     if stopped is not None:
         stopped.stop()
+
+
+def end_idle(seconds: float) -> None:
+    """End the worker where nobody has asked it for anything in the last `seconds`: it frees its memory, the GPU's included.
+
+    The next one who asks starts it again.
+    """
+    global _client
+    if _client is None or _client.state != "ready" or time.monotonic() - _used_at < seconds:
+        return
+    idle, _client = _client, None
+    threading.Thread(target=idle.stop, name="ua3dtalk worker's end", daemon=True).start()  # its end takes half a second
 
 
 def state() -> str:

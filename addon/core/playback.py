@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,19 @@ _FRAMES_KEPT = 3
 class _Open:
     reader: CacheReader
     stamp: tuple[int, ...]
+    keys: dict[int, bytes]
     frames: OrderedDict[float, CachedFrame] = field(default_factory=OrderedDict)
+    asked: float = 0.0
+
+    def refresh(self) -> None:
+        """Frames that were baked since are there; those decoded before stay where nothing of them changed."""
+        if not self.reader.refresh():
+            return
+        before, self.keys = self.keys, self.reader.keys()
+        for frame in list(self.frames):
+            whole = math.floor(frame + 1e-6)
+            if any(before.get(one) != self.keys.get(one) for one in (whole, whole + 1)):
+                del self.frames[frame]
 
 
 class CachePool:
@@ -50,7 +64,21 @@ class CachePool:
         cache.frames.move_to_end(frame)
         return cache.reader, found
 
-    def _get(self, folder: Path) -> _Open:
+    def keys(self, folder: Path, in_passing: bool = False) -> tuple[dict[int, bytes], str, str]:
+        """Frames and their keys as they are on disk now, and the hashes of avatar and sound.
+
+        The dictionary is not to be changed; it is the same object until something is baked.
+
+        Args:
+            in_passing: does not count as a use of the cache, see `close_idle`.
+
+        Raises:
+            UserError: no bake there, or damaged.
+        """
+        cache = self._get(folder, in_passing)
+        return cache.keys, cache.reader.header.avatar_hash, cache.reader.header.sound_hash
+
+    def _get(self, folder: Path, in_passing: bool = False) -> _Open:
         stamp = _stamp(folder)
         cache = self._open.get(folder)
         if cache is not None and stamp != cache.stamp:
@@ -61,9 +89,12 @@ class CachePool:
             else:
                 cache.stamp = stamp
         if cache is None:
-            cache = self._open[folder] = _Open(CacheReader(folder), stamp)
-        elif cache.reader.refresh():
-            cache.frames.clear()
+            reader = CacheReader(folder)
+            cache = self._open[folder] = _Open(reader, stamp, reader.keys())
+        else:
+            cache.refresh()
+        if not in_passing or not cache.asked:
+            cache.asked = time.monotonic()
         return cache
 
     def close(self, folder: Path) -> None:
@@ -75,6 +106,12 @@ class CachePool:
     def keep_only(self, folders: set[Path]) -> None:
         """Close all caches but these."""
         for folder in set(self._open) - folders:
+            self.close(folder)
+
+    def close_idle(self, seconds: float) -> None:
+        """Close the caches that nobody has asked for in the last `seconds`; the next one who asks opens them again."""
+        before = time.monotonic() - seconds
+        for folder in [folder for folder, cache in self._open.items() if cache.asked < before]:
             self.close(folder)
 
     @property
@@ -91,13 +128,15 @@ def _stamp(folder: Path) -> tuple[int, ...]:
         return (-1,)
 
 
-def baked_keys(pool: CachePool, folder: Path) -> tuple[dict[int, bytes], str, str]:
-    """Frames and keys of a bake, and the hashes of its avatar and sound; nothing where there is no bake."""
+def baked_keys(pool: CachePool, folder: Path, in_passing: bool = False) -> tuple[dict[int, bytes], str, str]:
+    """Frames and keys of a bake, and the hashes of its avatar and sound; nothing where there is no bake.
+
+    in_passing: as for `CachePool.keys`.
+    """
     try:
-        reader = pool.reader(folder)
+        return pool.keys(folder, in_passing)
     except UserError:
         return {}, "", ""
-    return reader.keys(), reader.header.avatar_hash, reader.header.sound_hash
 
 
 __all__ = ["CachePool", "FrameMissing", "baked_keys"]

@@ -71,7 +71,12 @@ def ranges(frames: tuple[int, ...], most: int = 3) -> str:
 
 
 def stale_report(
-    shot: Shot, baked: Mapping[int, bytes], avatar_hash: str = "", sound_hash: str = "", last: Shot | None = None
+    shot: Shot,
+    baked: Mapping[int, bytes],
+    avatar_hash: str = "",
+    sound_hash: str = "",
+    last: Shot | None = None,
+    keys: np.ndarray | None = None,
 ) -> StaleReport:
     """Compare a shot with a cache.
 
@@ -80,8 +85,9 @@ def stale_report(
         baked: the cache's frames and their keys.
         avatar_hash, sound_hash: of the cache's header.
         last: the shot of the last bake, which tells the reasons apart; None where it is not there any more.
+        keys: [F,16] uint8 keys of the shot's frames where they are known already.
     """
-    keys = frame_keys(shot)
+    keys = frame_keys(shot) if keys is None else keys
     missing, outdated = [], []
     for row, frame in enumerate(shot.frames.tolist()):
         key = baked.get(frame)
@@ -128,4 +134,9 @@ def _differences(shot: Shot, last: Shot, outdated: list[int]) -> list[str]:
         words.append("blinks")
     if differ(shot.au[now, :5], last.au[then, :5]):
         words.append("brows and eyes")
+    for name, what in (("upper", "the upper face's strength"), ("lower", "the lower face's strength"), ("lips", "the lips' strength")):
+        if differ(getattr(shot, name)[now], getattr(last, name)[then]):
+            words.append(what)
+    if shot.sound_hash and differ([shot.smoothing], [last.smoothing]):
+        words.append("smoothing")
     return words

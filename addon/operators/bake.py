@@ -6,7 +6,7 @@ import bpy
 from bpy.props import BoolProperty, IntProperty
 
 from ...engine.errors import UserError
-from .. import api, avatar, baking, frames, status
+from .. import api, avatar, baking, frames, live, status
 from ..core.stale import count
 from ..feedback import reporting, tag_redraw
 from ..places import folder_of
@@ -68,7 +68,9 @@ class Bake(OnAvatar, bpy.types.Operator):
         context.window_manager.event_timer_remove(self._timer)
         if not frames.is_rendering():
             frames.show_all(context.scene)
-        status.look()
+        status.changed()
+        if any(run.state == "cancelled" for run in self._runs):
+            live.rest()
         tag_redraw()
         results = {self._end(run) for run in self._runs}
         return {"FINISHED"} if results == {True} else {"CANCELLED"}
@@ -146,6 +148,7 @@ class ClearCache(OnAvatar, bpy.types.Operator):
         if not api.clear_cache(obj, context.scene):
             raise UserError(f"{obj.name} has no bake in {folder_of(obj)}.")
         status.changed()
+        live.rest()
         return {"FINISHED"}
 
 

@@ -73,6 +73,8 @@ _PARTS = (
     ("engine", "Engine", bake.draw_engine, True, ""),
 )
 """(name, label, what draws it, closed at first, name of the panel that it belongs to)."""
+_HEADERS = {"bake": bake.draw_live}
+"""Name of a panel -> what draws into its header."""
 
 
 def _panel(base: type, prefix: str, top: str, name: str, label: str, draw: Any, closed: bool, parent: str) -> type:
@@ -80,6 +82,8 @@ def _panel(base: type, prefix: str, top: str, name: str, label: str, draw: Any, 
         draw(self.layout, context, context.object)
 
     content = {"bl_label": label, "bl_options": {"DEFAULT_CLOSED"} if closed else set(), "draw": draw_panel, "__doc__": draw.__doc__}
+    if name in _HEADERS:
+        content["draw_header_preset"] = lambda self, context: _HEADERS[name](self.layout, context.object)
     if parent or top:
         content["bl_parent_id"] = f"{prefix}_PT_ua3dtalk_{parent}" if parent else top
     return type(f"{prefix}_PT_ua3dtalk_{name}", (base, bpy.types.Panel), content | {"__module__": __name__})

@@ -5,11 +5,16 @@ from __future__ import annotations
 import bpy
 
 from ...engine.errors import UserError
-from .. import baking, frames, session, status
+from .. import baking, frames, live, session, status
 from ..draw import viewport
 from ..places import folder_of
 from ..preferences import draw_environment
 from .layout import lines
+
+
+def draw_live(layout: bpy.types.UILayout, obj: bpy.types.Object) -> None:
+    """The switch of live editing, in the header."""
+    layout.prop(obj.ua3dtalk, "live", toggle=True, icon="PLAY")
 
 
 def draw_bake(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.types.Object) -> None:
@@ -33,6 +38,8 @@ def draw_bake(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.t
     report = status.report(obj)
     for number, line in enumerate(status.lines(obj)):
         lines(column, line, ("CHECKMARK" if report and report.fresh else "ERROR") if number == 0 else "BLANK1")
+    if line := live.line(obj):
+        lines(column, line, "TIME" if line.endswith(("starts", "way")) else "BLANK1")
     try:
         now = frames.shown(obj, context.scene.frame_current_final)
         if not now.baked:
@@ -58,6 +65,7 @@ def draw_display(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bp
         row = layout.row(align=True)
         row.prop(settings, "low")
         row.prop(settings, "high")
+    layout.prop(context.scene, "sync_mode", text="Playback")
     for line in viewport.problems():
         lines(layout, line, "ERROR")
     if context.scene.render.engine != viewport.ENGINE:
