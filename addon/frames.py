@@ -17,7 +17,7 @@ import bpy
 import numpy as np
 
 from ..engine.avatar import Gaussians
-from ..engine.cache import FrameSummary
+from ..engine.cache import CachedFrame, FrameSummary
 from ..engine.errors import UserError
 from . import avatar, compat
 from .core.paths import is_cache
@@ -40,7 +40,7 @@ class Shown:
 
     Attributes:
         means, quats, scales, opacities, sh: as in engine.avatar.Gaussians. branch: [N] uint8, 0 face, 1 mouth.
-        uncertainty: [N,2] aleatoric, epistemic; None at rest.
+        uncertainty: [N,2] aleatoric, epistemic; shares: [N,4] of the views in the motion; None at rest.
         composite: `layered` or `sorted`.
         baked: False where it is the avatar at rest; why: the reason for that in words, else "".
         static: nothing of this avatar ever moves.
@@ -53,6 +53,7 @@ class Shown:
     sh: np.ndarray
     branch: np.ndarray
     uncertainty: np.ndarray | None
+    shares: np.ndarray | None
     composite: str
     baked: bool
     static: bool
@@ -91,7 +92,7 @@ def _find(obj: bpy.types.Object, frame: float) -> Shown:
     except UserError as error:
         return _unbaked(obj, error.message if is_cache(folder) else "Not baked yet")
     moved = Gaussians(cached.means, cached.quats, cached.scales, reader.static.opacities, reader.static.sh)
-    return _as_shown(moved, reader.branch, cached.uncertainty, reader.header.composite, not reader.header.moving)
+    return _as_shown(moved, reader.branch, cached, reader.header.composite, not reader.header.moving)
 
 
 def _unbaked(obj: bpy.types.Object, why: str) -> Shown:
@@ -106,9 +107,10 @@ def _unbaked(obj: bpy.types.Object, why: str) -> Shown:
 
 
 def _as_shown(
-    g: Gaussians, branch: np.ndarray, uncertainty: np.ndarray | None, composite: str, static: bool, why: str = ""
+    g: Gaussians, branch: np.ndarray, cached: CachedFrame | None, composite: str, static: bool, why: str = ""
 ) -> Shown:
-    return Shown(g.means, g.quats, g.scales, g.opacities, g.sh, branch, uncertainty, composite, not why, static, why)
+    uncertainty, shares = (None, None) if cached is None else (cached.uncertainty, cached.shares)
+    return Shown(g.means, g.quats, g.scales, g.opacities, g.sh, branch, uncertainty, shares, composite, not why, static, why)
 
 
 def _remember(memory: OrderedDict, key: object, value: Any) -> Any:
@@ -129,7 +131,7 @@ def frame_source(obj: bpy.types.Object, frame: float) -> Splats | None:
     now = shown(obj, frame)
     if not now.baked and not now.static and _is_for_render():
         raise UserError(f"{now.why}.", "Bake it.")
-    return Splats(now.means, now.quats, now.scales, now.opacities, now.sh, now.branch, now.uncertainty, composite=now.composite)
+    return Splats(now.means, now.quats, now.scales, now.opacities, now.sh, now.branch, now.uncertainty, now.shares, composite=now.composite)
 
 
 def set_rendering(is_on: bool) -> None:

@@ -1,43 +1,44 @@
-"""The render engine: avatars for the scene's camera, straight from the cache, with depth and uncertainty passes.
+"""The render engine: avatars for the scene's camera, straight from the cache, with depth, uncertainty and object passes.
 
 Colours: avatars are trained in display-referred sRGB and blended there. Combined is scene linear, as Blender expects: the
 finished picture is decoded by the sRGB curve and taken to the file's working space. Under the view transform 'Standard'
-the trained colours so come out exactly; under 'AgX' or 'Filmic' they are tone-mapped like any other render.
+the trained colours so come out exactly; under 'AgX' or 'Filmic' they are tone-mapped like any other render. Linear OpenEXR holds
+the same numbers under any view transform.
+
+Motion blur and the edges of meshes are means of several pictures, taken in scene linear light, premultiplied: as light falls
+on a film. Combined and the Cryptomatte are such means; the other passes are of the frame itself, as a mean of depths or
+object numbers would be of no object.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import bpy
 import gpu
 import numpy as np
 from numpy.typing import NDArray
 
-from .draw import viewport
+from . import frames, render_settings
+from .draw import cryptomatte, viewport
+from .draw.batch import SplatBatch
+from .draw.camera import Frame, Sample, frame_of, samples_of
 from .draw.image import render_image
+from .draw.meshes import Meshes
 from .draw.scene import Found, avatars_in, from_rec709, world_color
 
-UNCERTAINTY_PASSES = ("Uncertainty", "Aleatoric", "Epistemic")
+Passes = dict[str, NDArray[np.float32]]
 
-
-@dataclass(frozen=True)
-class Frame:
-    """Camera of a render: view_matrix, projection_matrix [4,4], the whole image's size and the part (x, y, w, h) rendered, px."""
-
-    view_matrix: NDArray[np.float64]
-    projection_matrix: NDArray[np.float64]
-    width: int
-    height: int
-    part: tuple[int, int, int, int]
+ALWAYS = ("Uncertainty", "Aleatoric", "Epistemic")
+"""Passes that every render has besides Combined."""
 
 
 class UA3DTalkRenderEngine(bpy.types.RenderEngine):
-    """Renders all avatars that the view layer shows to a render, instances included; meshes are left to other engines.
+    """Renders all avatars that the view layer shows to a render, instances included; meshes are left to other engines, and hide splats.
 
-    Passes: Combined (premultiplied, scene linear), Depth (expected distance along the view axis; 1e10 where nothing is),
-    Uncertainty (total), Aleatoric, Epistemic (expected values; 0 where nothing is).
+    Passes, [always], (where the view layer asks): [Combined] (premultiplied, scene linear), [Uncertainty] (total), [Aleatoric],
+    [Epistemic], (Depth), (DepthMedian), (SplatAlpha), (EmotionWeight), as `image.render_image` defines them; (IndexOB): Pass Index of
+    the object that the median splat is of, 0 where there is none; (CryptoObject00 ...): Cryptomatte of the avatars' objects.
     """
 
     bl_idname = viewport.ENGINE
@@ -45,99 +46,164 @@ class UA3DTalkRenderEngine(bpy.types.RenderEngine):
     bl_use_gpu_context = True
     bl_use_preview = False
 
+    _meshes: Meshes | None = None
+    """Of the viewport's Rendered mode, until something changes."""
+
     def update_render_passes(self, scene: bpy.types.Scene = None, renderlayer: bpy.types.ViewLayer = None) -> None:
         """Declare the passes, for the compositor's sockets."""
-        self.register_pass(scene, renderlayer, "Combined", 4, "RGBA", "COLOR")
-        if renderlayer.use_pass_z:
-            self.register_pass(scene, renderlayer, "Depth", 1, "Z", "VALUE")
-        for name in UNCERTAINTY_PASSES:
-            self.register_pass(scene, renderlayer, name, 1, "X", "VALUE")
+        for name, channels in passes_of(renderlayer).items():
+            kind = "COLOR" if len(channels) == 4 else "VALUE"
+            self.register_pass(scene, renderlayer, name, len(channels), channels, kind)
 
     def render(self, depsgraph: bpy.types.Depsgraph) -> None:
         """Render one frame of one view layer. What is missing is an error of the render, never an empty picture."""
         try:
-            frame = frame_of(self.camera_override or depsgraph.scene_eval.camera, depsgraph)
-            found = avatars_in(depsgraph, depsgraph.scene_eval.frame_current_final)
-            if found.problems:
-                raise RuntimeError(f"frame {depsgraph.scene_eval.frame_current_final:g}: " + "; ".join(found.problems))
-            if not found.splats:
-                self.report({"WARNING"}, f"View layer {depsgraph.view_layer.name} shows no avatar to the render")
-            passes = draw_passes(found, frame, depsgraph)
+            made = self._draw(depsgraph)
         except Exception as error:  # noqa: BLE001 - Blender prints a traceback and shows an empty picture otherwise
             # The report makes the operator fail, ends an animation here and keeps Blender from saving a picture that is not
             # there (it crashes with error_set alone); error_set puts the line into the render window.
             self.report({"ERROR"}, str(error))
             self.error_set(str(error))
             return
-        self._write(passes, frame, depsgraph.view_layer.name)
+        if made is not None:
+            self._write(*made, depsgraph.view_layer)
 
-    def _write(self, passes: dict[str, NDArray[np.float32]], frame: Frame, layer: str) -> None:
+    def _draw(self, depsgraph: bpy.types.Depsgraph) -> tuple[Passes, Frame, list[str]] | None:
+        """The passes, the camera, and the names of the avatars' objects; None where the user cancelled."""
+        scene, layer = depsgraph.scene, depsgraph.view_layer
+        camera = self.camera_override or depsgraph.scene_eval.camera
+        now = depsgraph.scene_eval.frame_current_final
+        frame, found = frame_of(camera, depsgraph), avatars_in(depsgraph, now)
+        if found.problems:
+            raise RuntimeError(f"frame {now:g}: " + "; ".join(found.problems))
+        if not found.splats:
+            self.report({"WARNING"}, f"View layer {layer.name} shows no avatar to the render")
+        meshes = _meshes_of(depsgraph)
+        samples = samples_of(scene, bool(meshes))
+        averaged = {"Combined"} | ({"Coverage"} if layer.use_pass_cryptomatte_object else set())
+        still = _wanted(layer) | (averaged if len(samples) == 1 else set())
+        batch = SplatBatch()
+        try:
+            passes = _picture(found, frame, meshes, still, batch)
+            if len(samples) > 1:
+                means = self._mean(depsgraph, samples, averaged, (found, frame, meshes), batch)
+                if means is None:
+                    return None
+                passes |= means
+        finally:
+            batch.free()
+        names = [owner.name for owner in found.owners]
+        if "Avatar" in passes:
+            indices = np.array([*(owner.pass_index for owner in found.owners), 0], dtype=np.float32)
+            passes["IndexOB"] = indices[passes.pop("Avatar").astype(np.intp)]  # -1, nothing there, takes the last one
+        if "Coverage" in passes:
+            passes |= cryptomatte.rank(names, passes.pop("Coverage"), layer.pass_cryptomatte_depth)
+        if not scene.render.film_transparent:
+            combined = passes["Combined"]
+            combined[..., :3] += (1.0 - combined[..., 3:]) * np.array(world_color(depsgraph.scene_eval), dtype=np.float32)
+            combined[..., 3] = 1.0
+        return passes, frame, names
+
+    def _mean(self, depsgraph: bpy.types.Depsgraph, samples: list[Sample], wanted: set[str], still: tuple[Found, Frame, Meshes],
+              batch: SplatBatch) -> Passes | None:
+        """Weighted mean of the passes over the samples; None where the user cancelled. still: the frame itself.
+
+        Where an avatar has no data for a moment (before the first frame of its bake), it keeps the shape that it has at the frame.
+        """
+        scene = depsgraph.scene
+        frame, now = scene.frame_current + scene.frame_subframe, depsgraph.scene_eval.frame_current_final
+        moves = any(sample.frame != frame for sample in samples)
+        means: Passes = {}
+        with frames.paused():
+            try:
+                for number, sample in enumerate(samples):
+                    if self.test_break():
+                        return None
+                    found, view, meshes = self._at(depsgraph, sample.frame, now) if moves else still
+                    for name, values in _picture(found, view, meshes, wanted, batch, sample.shift).items():
+                        if name in means and values.shape != means[name].shape:
+                            raise RuntimeError("avatars appear or disappear while the shutter is open; switch Motion Blur off")
+                        means[name] = means.get(name, 0.0) + np.float32(sample.weight) * values
+                    self.update_progress((number + 1) / len(samples))
+            finally:
+                if moves:
+                    self._go_to(frame)
+        return means
+
+    def _at(self, depsgraph: bpy.types.Depsgraph, moment: float, now: float) -> tuple[Found, Frame, Meshes]:
+        self._go_to(moment)
+        at = depsgraph.scene_eval.frame_current_final
+        found = avatars_in(depsgraph, at, instead=now)
+        if found.problems:
+            raise RuntimeError(f"frame {at:g}: " + "; ".join(found.problems))
+        return found, frame_of(self.camera_override or depsgraph.scene_eval.camera, depsgraph), _meshes_of(depsgraph)
+
+    def _go_to(self, frame: float) -> None:
+        whole = int(np.floor(frame))
+        self.frame_set(whole, subframe=frame - whole)
+
+    def _write(self, passes: Passes, frame: Frame, names: list[str], layer: bpy.types.ViewLayer) -> None:
         # Everything is computed by now: an exception before end_result would end Blender.
-        flat = {name: np.ascontiguousarray(values).ravel() for name, values in passes.items()}
-        for name in UNCERTAINTY_PASSES:
-            self.add_pass(name, 1, "X", layer=layer)
-        result = self.begin_result(0, 0, *frame.part[2:], layer=layer)
+        flat = {name: np.ascontiguousarray(values, dtype=np.float32).ravel() for name, values in passes.items()}
+        fields = cryptomatte.metadata(layer.name, names) if layer.use_pass_cryptomatte_object else {}
+        for name, channels in passes_of(layer).items():
+            self.add_pass(name, len(channels), channels, layer=layer.name)
+        result = self.begin_result(0, 0, *frame.part[2:], layer=layer.name)
         try:
             for render_pass in result.layers[0].passes:
                 if render_pass.name in flat:
                     render_pass.rect.foreach_set(flat[render_pass.name])
+            for field, value in fields.items():
+                result.stamp_data_add_field(field, value)
         finally:
             self.end_result(result)
 
     def view_update(self, context: bpy.types.Context, depsgraph: bpy.types.Depsgraph) -> None:
-        """Nothing is kept here: what changed is seen when it is drawn."""
+        """Something changed, perhaps a mesh; all else is seen when it is drawn."""
+        self._meshes = None
 
     def view_draw(self, context: bpy.types.Context, depsgraph: bpy.types.Depsgraph) -> None:
-        """The viewport's Rendered mode: the same drawing, in scene linear colours."""
-        scene = depsgraph.scene_eval
+        """The viewport's Rendered mode: the same drawing, in scene linear colours, without motion blur and smoothed edges."""
+        scene, space = depsgraph.scene_eval, context.space_data
         if not scene.render.film_transparent:
             gpu.state.active_framebuffer_get().clear(color=(*world_color(scene), 1.0))
-        viewport.draw_region(depsgraph, context.space_data, context.region, context.region_data, "scene_linear")
+        hides = depsgraph.scene.ua3dtalk_render.meshes_hide_splats
+        if self._meshes is None and hides:
+            self._meshes = Meshes(depsgraph, lambda obj: obj.visible_in_viewport_get(space))
+        viewport.draw_region(depsgraph, space, context.region, context.region_data, "scene_linear",
+                             hidden_by=self._meshes if hides else None)
 
 
-def frame_of(camera: bpy.types.Object | None, depsgraph: bpy.types.Depsgraph) -> Frame:
-    """The camera at the depsgraph's frame, with resolution percentage, pixel aspect, shift, sensor fit, clipping and border.
-
-    Raises RuntimeError for what this engine cannot render: no camera, a panoramic one, stereo.
-    """
-    render = depsgraph.scene.render
-    if camera is None:
-        raise RuntimeError("the scene has no camera")
-    camera = camera.evaluated_get(depsgraph)
-    if camera.type != "CAMERA":
-        raise RuntimeError(f"{camera.name} is no camera; splats can be rendered for cameras only")
-    if camera.data.type not in ("PERSP", "ORTHO"):
-        raise RuntimeError(f"{camera.name} is a camera of type {camera.data.type}; splats can be rendered for PERSP and ORTHO only")
-    if render.use_multiview:
-        raise RuntimeError("splats cannot be rendered in stereo; switch Stereoscopy off")
-    # Whole numbers as Blender makes them, so that the sizes agree.
-    width = render.resolution_x * render.resolution_percentage // 100
-    height = render.resolution_y * render.resolution_percentage // 100
-    projection = camera.calc_matrix_camera(depsgraph, x=width, y=height, scale_x=render.pixel_aspect_x, scale_y=render.pixel_aspect_y)
-    world = np.array(camera.matrix_world, dtype=np.float64)
-    # A camera's own scale does not count in Blender.
-    world[:3, :3] /= np.linalg.norm(world[:3, :3], axis=0)
-    part = (0, 0, width, height)
-    if render.use_border:
-        left, right = (int(np.float32(b) * np.float32(width)) for b in (render.border_min_x, render.border_max_x))
-        low, high = (int(np.float32(b) * np.float32(height)) for b in (render.border_min_y, render.border_max_y))
-        part = (left, low, right - left, high - low)
-    return Frame(np.linalg.inv(world), np.array(projection, dtype=np.float64), width, height, part)
+def passes_of(layer: bpy.types.ViewLayer) -> dict[str, str]:
+    """The passes of a view layer: name -> channels."""
+    settings = layer.ua3dtalk_passes
+    found = {"Combined": "RGBA"}
+    found |= {"Depth": "Z"} if layer.use_pass_z else {}
+    found |= {"DepthMedian": "Z"} if settings.use_depth_median else {}
+    found |= dict.fromkeys(ALWAYS, "X")
+    found |= {"SplatAlpha": "X"} if settings.use_alpha else {}
+    found |= {"EmotionWeight": "X"} if settings.use_emotion else {}
+    found |= {"IndexOB": "X"} if layer.use_pass_object_index else {}
+    if layer.use_pass_cryptomatte_object:
+        found |= dict.fromkeys(cryptomatte.pass_names(layer.pass_cryptomatte_depth), "RGBA")
+    return found
 
 
-def draw_passes(found: Found, frame: Frame, depsgraph: bpy.types.Depsgraph) -> dict[str, NDArray[np.float32]]:
-    """All passes of a render, [h,w,C] float32 of the rendered part, row 0 at the bottom. Needs a GPU context."""
-    wanted = ["Combined", *UNCERTAINTY_PASSES]
-    if depsgraph.view_layer.use_pass_z:
-        wanted.append("Depth")
-    passes = render_image(found.splats, frame.view_matrix, frame.projection_matrix, frame.width, frame.height, frame.part,
-                          wanted, "scene_linear", from_rec709())
-    scene = depsgraph.scene_eval
-    if not scene.render.film_transparent:
-        combined = passes["Combined"]
-        combined[..., :3] += (1.0 - combined[..., 3:]) * np.array(world_color(scene), dtype=np.float32)
-        combined[..., 3] = 1.0
-    return passes
+def _wanted(layer: bpy.types.ViewLayer) -> set[str]:
+    """What `render_image` is asked for the frame itself."""
+    wanted = {name for name in passes_of(layer) if not name.startswith(cryptomatte.PASS)} - {"Combined", "IndexOB"}
+    return wanted | ({"Avatar"} if layer.use_pass_object_index else set())
+
+
+def _meshes_of(depsgraph: bpy.types.Depsgraph) -> Meshes | None:
+    return Meshes(depsgraph) if depsgraph.scene.ua3dtalk_render.meshes_hide_splats else None
+
+
+def _picture(found: Found, frame: Frame, meshes: Meshes | None, wanted: set[str], batch: SplatBatch,
+             shift: tuple[float, float] = (0.0, 0.0)) -> Passes:
+    """Passes [h,w,C] float32 of the rendered part, row 0 at the bottom. Needs a GPU context."""
+    return render_image(found.splats, frame.view_matrix, frame.projection_matrix, frame.width, frame.height, frame.part,
+                        sorted(wanted), "scene_linear", from_rec709(), batch, meshes=meshes, shift=shift)
 
 
 def _panels() -> Iterator[type]:
@@ -147,48 +213,14 @@ def _panels() -> Iterator[type]:
             yield panel
 
 
-class RENDER_PT_ua3dtalk_film(bpy.types.Panel):
-    """Film settings of this engine."""
-
-    bl_label = "Film"
-    bl_space_type = "PROPERTIES"
-    bl_region_type = "WINDOW"
-    bl_context = "render"
-    COMPAT_ENGINES = {viewport.ENGINE}
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return context.engine in cls.COMPAT_ENGINES
-
-    def draw(self, context: bpy.types.Context) -> None:
-        self.layout.prop(context.scene.render, "film_transparent", text="Transparent")
-
-
-class VIEWLAYER_PT_ua3dtalk_passes(bpy.types.Panel):
-    """Passes of this engine."""
-
-    bl_label = "Passes"
-    bl_space_type = "PROPERTIES"
-    bl_region_type = "WINDOW"
-    bl_context = "view_layer"
-    COMPAT_ENGINES = {viewport.ENGINE}
-
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        return context.engine in cls.COMPAT_ENGINES
-
-    def draw(self, context: bpy.types.Context) -> None:
-        self.layout.prop(context.view_layer, "use_pass_z")
-        self.layout.label(text="Uncertainty, Aleatoric and Epistemic are always rendered")
-
-
-CLASSES = (UA3DTalkRenderEngine, RENDER_PT_ua3dtalk_film, VIEWLAYER_PT_ua3dtalk_passes)
+CLASSES = (*render_settings.CLASSES, UA3DTalkRenderEngine)
 
 
 def register() -> None:
-    """Register the engine and its panels, and show Blender's general panels with it."""
+    """Register the engine, its settings and panels, and show Blender's general panels with it."""
     for cls in CLASSES:
         bpy.utils.register_class(cls)
+    render_settings.register()
     for panel in _panels():
         panel.COMPAT_ENGINES.add(viewport.ENGINE)
 
@@ -197,5 +229,6 @@ def unregister() -> None:
     """Undo `register`."""
     for panel in _panels():
         panel.COMPAT_ENGINES.discard(viewport.ENGINE)
+    render_settings.unregister()
     for cls in reversed(CLASSES):
         bpy.utils.unregister_class(cls)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import shader
 from .sort import back_to_front, depth_keys
-from .splats import Splats, pack_motion, pack_static, static_texels
+from .splats import Splats, pack_motion, pack_shares, pack_static, static_texels
 
 MAX_SPLATS = 1 << 24
 """Indices travel as float32, which counts exactly to here."""
@@ -60,22 +60,45 @@ def data_texture(values: NDArray[np.float32], format: str = "RGBA32F") -> gpu.ty
     return gpu.types.GPUTexture((shader.TEXTURE_WIDTH, lines), format=format, data=gpu.types.Buffer("FLOAT", size, padded))
 
 
+@dataclass(frozen=True, eq=False)
+class DrawOrder:
+    """What of a batch a view shows, the farthest first.
+
+    splats: [V] indices into the concatenation of the batch's avatars; avatars: [V] the avatar of each, as a place in what
+    `update` was given; depths: [V] distance of each along the view axis, world units. table: the texture that the shader reads,
+    None where there is nothing.
+    """
+
+    splats: NDArray[np.intp]
+    avatars: NDArray[np.intp]
+    depths: NDArray[np.float32]
+    table: gpu.types.GPUTexture | None
+
+    def __len__(self) -> int:
+        return len(self.splats)
+
+
+_NOTHING = DrawOrder(np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp), np.empty(0, dtype=np.float32), None)
+
+
 class SplatBatch:
     """Keeps the GPU data of a set of avatars between draws. Needs an active GPU context for all but `free` and `update`."""
 
     def __init__(self) -> None:
         self._splats: tuple[Splats, ...] = ()
+        self._numbers: tuple[int, ...] = ()
         self.free()
 
     def free(self) -> None:
         """Let go of all GPU memory; the next draw uploads again."""
         self._static: gpu.types.GPUTexture | None = None
         self._motion: gpu.types.GPUTexture | None = None
+        self._shares: gpu.types.GPUTexture | None = None
         self._first_texel: list[int] = []
-        self._orders: OrderedDict[bytes, tuple[gpu.types.GPUTexture, int]] = OrderedDict()
+        self._orders: OrderedDict[bytes, DrawOrder] = OrderedDict()
         self._quads: gpu.types.GPUBatch | None = None
         self._capacity = 0
-        self.uploads = {"static": 0, "motion": 0, "order": 0}
+        self.uploads = {"static": 0, "motion": 0, "shares": 0, "order": 0}
         """How often each kind of data went to the GPU since `free`."""
 
     def update(self, splats: Sequence[Splats]) -> None:
@@ -83,7 +106,8 @@ class SplatBatch:
 
         Raises ValueError for more than `MAX_SPLATS` splats in all.
         """
-        new = tuple(one for one in splats if len(one))
+        numbers = tuple(number for number, one in enumerate(splats) if len(one))
+        new = tuple(splats[number] for number in numbers)
         if sum(map(len, new)) > MAX_SPLATS:
             raise ValueError(f"too many splats in one view: {sum(map(len, new))}, at most {MAX_SPLATS}")
         old = self._splats
@@ -94,34 +118,58 @@ class SplatBatch:
         if not (same_number and all(_same(a.motion_arrays(), b.motion_arrays()) for a, b in zip(new, old))):
             self._motion = None
             self._orders.clear()
-        self._splats = new
+        if not (same_number and all(a.shares is b.shares for a, b in zip(new, old))):
+            self._shares = None
+        if numbers != self._numbers:
+            self._orders.clear()
+        self._splats, self._numbers = new, numbers
 
-    def draw(self, view: View, quantity: str = "color") -> None:
+    def draw(self, view: View, quantity: str = "color", first_avatar: int = 0) -> None:
         """Draw into the active framebuffer, whose viewport is the drawn part of the view; state of the caller's choosing.
 
-        quantity: one of `shader.QUANTITIES`. Writes (value * alpha, alpha) for premultiplied blending.
+        quantity: one of `shader.QUANTITIES`. first_avatar: for `coverage`, the first of the three avatars (places in what `update`
+        was given). Writes (value * alpha, alpha) for premultiplied blending.
         """
+        if len(self.order(view)):
+            if quantity in shader.SHARES and self._shares is None:
+                self._shares = data_texture(pack_shares(self._splats))
+                self.uploads["shares"] += 1
+            self._draw(view, shader.splat_shader(), shader.QUANTITIES.index(quantity), first_avatar)
+
+    def draw_search(self, view: View, bounds: gpu.types.GPUTexture) -> None:
+        """Draw one step of the search for the median splat; `shader.search_shader` says what comes of it."""
+        if len(self.order(view)):
+            self._draw(view, shader.search_shader(), bounds=bounds)
+
+    def order(self, view: View) -> DrawOrder:
+        """What a view shows of the batch, and in which order. Kept for the views seen last."""
         if not self._splats:
-            return
+            return _NOTHING
         self._upload()
-        order, visible = self._sorted(view)
-        if not visible:
-            return
-        program = shader.splat_shader()
+        return self._sorted(view)
+
+    def _draw(self, view: View, program: gpu.types.GPUShader, quantity: int = 0, first_avatar: int = 0,
+              bounds: gpu.types.GPUTexture | None = None) -> None:
+        order = self._sorted(view)
         x, y, width, height = view.drawn
-        values = np.zeros(24, dtype=np.float32)
+        values = np.zeros(28, dtype=np.float32)
         values[:16] = np.asarray(view.projection_matrix, dtype=np.float32).T.ravel()
         values[16:20] = view.width, view.height, x, y
-        values[20:24] = width, height, shader.QUANTITIES.index(quantity), view.is_perspective
-        block = gpu.types.GPUUniformBuf(gpu.types.Buffer("FLOAT", 24, values))
+        values[20:24] = width, height, quantity, view.is_perspective
+        values[24] = first_avatar
+        block = gpu.types.GPUUniformBuf(gpu.types.Buffer("FLOAT", 28, values))
         avatars = data_texture(self._avatar_table(view))
-        program.bind()
+        shader.bind(program)
         program.uniform_block("view", block)
-        program.uniform_sampler("order_data", order)
+        program.uniform_sampler("order_data", order.table)
         program.uniform_sampler("motion_data", self._motion)
         program.uniform_sampler("static_data", self._static)
         program.uniform_sampler("avatar_data", avatars)
-        self._quads.draw_range(program, elem_start=0, elem_count=6 * visible)
+        # Not read but where shares are drawn; something has to be bound all the same.
+        program.uniform_sampler("share_data", self._shares or self._motion)
+        if bounds is not None:
+            program.uniform_sampler("bounds", bounds)
+        self._quads.draw_range(program, elem_start=0, elem_count=6 * len(order))
 
     def _upload(self) -> None:
         if self._static is None:
@@ -136,11 +184,10 @@ class SplatBatch:
             self._quads = _quads(count)
             self._capacity = count
 
-    def _sorted(self, view: View) -> tuple[gpu.types.GPUTexture, int]:
-        """Draw order for a view as a texture of (splat, avatar), and how many splats it has."""
+    def _sorted(self, view: View) -> DrawOrder:
         view_models = [np.asarray(view.view_matrix, dtype=np.float64) @ one.matrix_world for one in self._splats]
         key = b"".join(matrix[2].tobytes() for matrix in view_models)
-        key += "".join(one.composite for one in self._splats).encode()
+        key += "".join(one.composite for one in self._splats).encode() + bytes([view.is_perspective])
         if view.clip_planes is not None:
             key += np.asarray(view.clip_planes, dtype=np.float64).tobytes()
             key += b"".join(np.asarray(one.matrix_world, dtype=np.float64).tobytes() for one in self._splats)
@@ -157,11 +204,10 @@ class SplatBatch:
             seen &= np.concatenate([_inside(one, view.clip_planes) for one in self._splats])
         order = back_to_front(depths, [one.branch for one in self._splats],
                               [one.composite == "layered" for one in self._splats], seen)
-        owner = np.repeat(np.arange(len(self._splats)), [len(one) for one in self._splats])
-        entries = np.empty((len(order), 2), dtype=np.float32)
-        entries[:, 0] = order
-        entries[:, 1] = owner[order]
-        self._orders[key] = (data_texture(entries, "RG32F"), len(order))
+        owner = np.repeat(np.arange(len(self._splats)), [len(one) for one in self._splats])[order]
+        entries = np.stack([order, owner], axis=1).astype(np.float32)
+        depth = np.concatenate(depths)[order]
+        self._orders[key] = DrawOrder(order, np.array(self._numbers)[owner], depth, data_texture(entries, "RG32F"))
         self.uploads["order"] += 1
         while len(self._orders) > _ORDERS_KEPT:
             self._orders.popitem(last=False)
@@ -171,7 +217,7 @@ class SplatBatch:
         """Rows of the shader's table of avatars; the matrices are multiplied in float64, far objects would shake otherwise."""
         table = np.zeros((len(self._splats), shader.AVATAR_TEXELS, 4), dtype=np.float32)
         first_splat = 0
-        for row, one, first_texel in zip(table, self._splats, self._first_texel):
+        for row, number, one, first_texel in zip(table, self._numbers, self._splats, self._first_texel):
             view_model = np.asarray(view.view_matrix, dtype=np.float64) @ one.matrix_world
             row[0:3] = view_model[:3]
             # The eye in object space; for parallel views the direction towards it. A flattened object has no inverse.
@@ -179,6 +225,7 @@ class SplatBatch:
             row[3, :3] = back @ (-view_model[:3, 3] if view.is_perspective else [0.0, 0.0, 1.0])
             row[3, 3] = first_splat
             row[4] = first_texel % 65536, first_texel // 65536, static_texels(one), one.sh.shape[1]
+            row[5, 0] = number
             first_splat += len(one)
         return table.reshape(-1, 4)
 

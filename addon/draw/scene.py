@@ -16,17 +16,28 @@ from .splats import Splats
 
 
 @dataclass(frozen=True)
+class Owner:
+    """The object that splats are of: its name and its Pass Index."""
+
+    name: str
+    pass_index: int
+
+
+@dataclass(frozen=True)
 class Found:
-    """Avatars to draw, and one line for each avatar that has not what was asked for."""
+    """Avatars to draw, the object of each, and one line for each object that has not what was asked for."""
 
     splats: list[Splats] = field(default_factory=list)
+    owners: list[Owner] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def avatars_in(depsgraph: bpy.types.Depsgraph, frame: float, is_shown: Callable[[bpy.types.Object], bool] | None = None) -> Found:
+def avatars_in(depsgraph: bpy.types.Depsgraph, frame: float, is_shown: Callable[[bpy.types.Object], bool] | None = None,
+               instead: float | None = None) -> Found:
     """All avatars that the dependency graph shows, at a frame (float, subframes).
 
     is_shown: asked for the original object, or for the instancer of an instance; None shows all that the graph shows.
+    instead: the frame of the splats of an avatar that has not `frame`; where the object is, is always the graph's.
     Never raises for what is wrong with an avatar; that becomes a line of `problems`, the other avatars are still found.
     """
     found = Found()
@@ -39,7 +50,7 @@ def avatars_in(depsgraph: bpy.types.Depsgraph, frame: float, is_shown: Callable[
             continue
         if original not in known:
             try:
-                known[original] = splats_at(original, frame)
+                known[original] = _splats_of(original, frame, instead)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is shown to the user and must not stop the others
                 known[original] = None
                 found.problems.append(f"{original.name}: {error}")
@@ -48,7 +59,21 @@ def avatars_in(depsgraph: bpy.types.Depsgraph, frame: float, is_shown: Callable[
                     found.problems.append(f"{original.name}: {known[original].note}")
         if (splats := known[original]) is not None:
             found.splats.append(splats.at(np.array(instance.matrix_world, dtype=np.float64)))
+            found.owners.append(Owner(original.name, original.pass_index))
     return found
+
+
+def _splats_of(obj: bpy.types.Object, frame: float, instead: float | None) -> Splats | None:
+    if instead is None or instead == frame:
+        return splats_at(obj, frame)
+    try:
+        splats = splats_at(obj, frame)
+    except Exception:  # noqa: BLE001 - whatever it is, the other frame is asked, and says what is wrong with that
+        splats = None
+    else:
+        if splats is None or not splats.note:
+            return splats
+    return splats_at(obj, instead)
 
 
 def from_rec709() -> NDArray[np.float64]:

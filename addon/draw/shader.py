@@ -1,4 +1,4 @@
-"""The splat shader and the full-screen shader that resolves what it has summed up.
+"""The splat shader, its twin that searches for a pixel's median splat, and the full-screen shaders that use what they sum up.
 
 The splat shader projects anisotropic Gaussians by the equations of 3DGS (Kerbl et al. 2023; EWA splatting, Zwicker et al. 2001)
 with the constants of gsplat: 0.3 px dilation, Jacobian limited to 1.3 times the half image, alpha at most 0.999,
@@ -10,15 +10,24 @@ from __future__ import annotations
 import bpy
 import gpu
 
+from ...engine.cache import SHARES as VIEWS
+
 EPS2D = 0.3
 """Variance in px^2 added to both axes of a projected Gaussian."""
 JACOBIAN_LIMIT = 1.3
 """The Jacobian is taken at most this far from the image centre (in half images), where it is still well behaved."""
 
-QUANTITIES = ("color", "data", "branch", "object")
-"""What the splat shader sums up: colour; (depth, aleatoric, epistemic); a colour by branch; a colour by avatar."""
+SHARES = tuple(f"share_{view}" for view in VIEWS)
+"""Quantities of which one is a view's share in the motion, in the order of `Splats.shares`."""
 
-AVATAR_TEXELS = 5
+QUANTITIES = ("color", "data", "branch", "object", *SHARES, "coverage")
+"""What the splat shader sums up: colour; (depth, aleatoric, epistemic); a colour by branch; a colour by avatar; a view's share
+(in x); 1 for each of three avatars that follow each other, from `first_avatar` on."""
+
+SEARCH_WAYS = 5
+"""Parts into which one step of the search for the median splat divides what is left of the draw order."""
+
+AVATAR_TEXELS = 6
 """Texels an avatar takes in the table of avatars."""
 
 TEXTURE_WIDTH = 4096
@@ -29,6 +38,7 @@ struct SplatView {
   mat4 projection;  /* camera space to clip space */
   vec4 image;       /* width, height of the whole image; lower left corner of the part drawn, px */
   vec4 part;        /* width, height of the part drawn, px; quantity; 1 for perspective, 0 for parallel */
+  vec4 choice;      /* first of the three avatars whose coverage is summed up */
 };
 """
 
@@ -79,6 +89,7 @@ void main() {
   splat_conic = vec4(0.0);
   splat_center = vec2(0.0);
   splat_value = vec3(0.0);
+  splat_place = float(int(corner) / 4);
 
   vec2 entry = fetch(order_data, int(corner) / 4).xy;
   int index = int(entry.x), avatar = int(entry.y);
@@ -151,22 +162,71 @@ void main() {
   else if (quantity == 1) {
     splat_value = vec3(-camera.z, m2.zw);
   }
-  else {
+  else if (quantity < 4) {
     splat_value = label_color(quantity == 2 ? int(header.y) : avatar);
   }
+  else if (quantity < 8) {
+    vec4 shares = fetch(share_data, index);
+    splat_value.x = quantity == 4 ? shares.x : quantity == 5 ? shares.y : quantity == 6 ? shares.z : shares.w;
+  }
+  else {
+    int which = int(fetch(avatar_data, row + 5).x) - int(view.choice.x);
+    splat_value = vec3(float(which == 0), float(which == 1), float(which == 2));
+  }
+}
+"""
+
+_ALPHA = """
+float splat_alpha() {
+  /* The distance is taken from the pixel's centre itself: interpolated over a large quad it would not be exact enough. */
+  vec2 d = gl_FragCoord.xy - splat_center;
+  float power = -0.5 * (splat_conic.x * d.x * d.x + splat_conic.z * d.y * d.y) - splat_conic.y * d.x * d.y;
+  return min(0.999, splat_conic.w * exp(min(power, 0.0)));
 }
 """
 
 _FRAGMENT = """
 void main() {
-  /* The distance is taken from the pixel's centre itself: interpolated over a large quad it would not be exact enough. */
-  vec2 d = gl_FragCoord.xy - splat_center;
-  float power = -0.5 * (splat_conic.x * d.x * d.x + splat_conic.z * d.y * d.y) - splat_conic.y * d.x * d.y;
-  float alpha = min(0.999, splat_conic.w * exp(min(power, 0.0)));
+  float alpha = splat_alpha();
   if (alpha < 1.0 / 255.0) {
     discard;
   }
   result = vec4(splat_value * alpha, alpha);
+}
+"""
+
+# Light that a row of splats lets through is a product, so the logarithms of what each lets through may be added in any order.
+_SEARCH_FRAGMENT = """
+void main() {
+  float alpha = splat_alpha();
+  if (alpha < 1.0 / 255.0) {
+    discard;
+  }
+  result = -log(1.0 - alpha) * step(search_places(texelFetch(bounds, ivec2(gl_FragCoord.xy), 0).xy), vec4(splat_place));
+}
+"""
+
+_SEARCH_PLACES = """
+vec4 search_places(vec2 within) {
+  return within.x + floor((within.y - within.x) * vec4(1.0, 2.0, 3.0, 4.0) / float(SEARCH_WAYS));
+}
+"""
+
+_NARROW_FRAGMENT = """
+void main() {
+  ivec2 pixel = ivec2(gl_FragCoord.xy);
+  vec2 within = texelFetch(bounds, pixel, 0).xy;
+  vec4 places = search_places(within), sums = texelFetch(summed, pixel, 0);
+  float half_alpha = 0.5 * texelFetch(accumulated, pixel, 0).a;
+  for (int i = 0; i < SEARCH_WAYS - 1; i++) {
+    if (1.0 - exp(-sums[i]) >= half_alpha) {
+      within.x = max(within.x, places[i]);
+    }
+    else {
+      within.y = min(within.y, places[i]);
+    }
+  }
+  result = vec4(within, 0.0, 0.0);
 }
 """
 
@@ -197,7 +257,7 @@ void main() {
   }
   vec3 color = max(total.rgb / alpha, 0.0);
   if (source >= 3) {
-    float value = source == 3 ? color.x : source == 4 ? color.y + color.z : source == 5 ? color.y : color.z;
+    float value = source == 3 || source > 6 ? color.x : source == 4 ? color.y + color.z : source == 5 ? color.y : color.z;
     color = ramp((value - area.z) / max(area.w - area.z, 1e-12));
   }
   if (target == 1) {
@@ -215,35 +275,84 @@ _shaders: dict[str, gpu.types.GPUShader] = {}
 
 
 def splat_shader() -> gpu.types.GPUShader:
-    """The splat shader. Samplers: order_data (splat, avatar), motion_data, static_data, avatar_data; uniform block view."""
+    """The splat shader. Samplers: order_data (splat, avatar), motion_data, static_data, avatar_data, share_data; uniform block view."""
     if "splat" not in _shaders:
-        interface = gpu.types.GPUStageInterfaceInfo("ua3dtalk_splat")
-        interface.flat("VEC4", "splat_conic")
-        interface.flat("VEC2", "splat_center")
-        interface.flat("VEC3", "splat_value")
-        info = gpu.types.GPUShaderCreateInfo()
-        info.define("TEXTURE_WIDTH", str(TEXTURE_WIDTH))
-        info.define("AVATAR_TEXELS", str(AVATAR_TEXELS))
-        info.define("EPS2D", str(EPS2D))
-        info.define("JACOBIAN_LIMIT", str(JACOBIAN_LIMIT))
-        info.typedef_source(_VIEW_STRUCT)
-        info.uniform_buf(0, "SplatView", "view")
-        for slot, name in enumerate(("order_data", "motion_data", "static_data", "avatar_data")):
-            info.sampler(slot, "FLOAT_2D", name)
-        info.vertex_in(0, "UINT", "corner")
-        info.vertex_out(interface)
-        info.fragment_out(0, "VEC4", "result")
-        info.vertex_source(_VERTEX)
-        info.fragment_source(_FRAGMENT)
-        _shaders["splat"] = gpu.shader.create_from_info(info)
+        _shaders["splat"] = gpu.shader.create_from_info(_splat_info(_ALPHA + _FRAGMENT))
     return _shaders["splat"]
+
+
+def search_shader() -> gpu.types.GPUShader:
+    """The splat shader's twin for the search for the median splat, to be blended additively.
+
+    Besides the splat shader's samplers: bounds, of which a pixel holds two places [low, high) in the draw order. Writes, for each of
+    the four places between them, -log(1 - alpha) of the splats that come at that place or later, which is before it.
+    """
+    if "search" not in _shaders:
+        info = _splat_info(_SEARCH_PLACES + _ALPHA + _SEARCH_FRAGMENT)
+        info.define("SEARCH_WAYS", str(SEARCH_WAYS))
+        info.sampler(5, "FLOAT_2D", "bounds")
+        _shaders["search"] = gpu.shader.create_from_info(info)
+    return _shaders["search"]
+
+
+def narrow_shader() -> gpu.types.GPUShader:
+    """Full-screen pass after `search_shader`: from bounds, what it summed up, and the pixels' alpha (accumulated) the next bounds.
+
+    The median splat stays between them: the first one from the front by which half of the pixel's alpha is reached.
+    """
+    if "narrow" not in _shaders:
+        info = gpu.types.GPUShaderCreateInfo()
+        info.define("SEARCH_WAYS", str(SEARCH_WAYS))
+        for slot, name in enumerate(("bounds", "summed", "accumulated")):
+            info.sampler(slot, "FLOAT_2D", name)
+        info.vertex_in(0, "VEC2", "pos")
+        info.fragment_out(0, "VEC4", "result")
+        info.vertex_source(_RESOLVE_VERTEX)
+        info.fragment_source(_SEARCH_PLACES + _NARROW_FRAGMENT)
+        _shaders["narrow"] = gpu.shader.create_from_info(info)
+    return _shaders["narrow"]
+
+
+def mesh_shader() -> gpu.types.GPUShader:
+    """Draws triangles of positions `pos` by the matrix `to_clip` and no colour: for their depth."""
+    if "mesh" not in _shaders:
+        info = gpu.types.GPUShaderCreateInfo()
+        info.push_constant("MAT4", "to_clip")
+        info.vertex_in(0, "VEC3", "pos")
+        info.vertex_source("void main() { gl_Position = to_clip * vec4(pos, 1.0); }")
+        info.fragment_source("void main() {}")
+        _shaders["mesh"] = gpu.shader.create_from_info(info)
+    return _shaders["mesh"]
+
+
+def _splat_info(fragment: str) -> gpu.types.GPUShaderCreateInfo:
+    interface = gpu.types.GPUStageInterfaceInfo("ua3dtalk_splat")
+    interface.flat("VEC4", "splat_conic")
+    interface.flat("VEC2", "splat_center")
+    interface.flat("VEC3", "splat_value")
+    interface.flat("FLOAT", "splat_place")
+    info = gpu.types.GPUShaderCreateInfo()
+    info.define("TEXTURE_WIDTH", str(TEXTURE_WIDTH))
+    info.define("AVATAR_TEXELS", str(AVATAR_TEXELS))
+    info.define("EPS2D", str(EPS2D))
+    info.define("JACOBIAN_LIMIT", str(JACOBIAN_LIMIT))
+    info.typedef_source(_VIEW_STRUCT)
+    info.uniform_buf(0, "SplatView", "view")
+    for slot, name in enumerate(("order_data", "motion_data", "static_data", "avatar_data", "share_data")):
+        info.sampler(slot, "FLOAT_2D", name)
+    info.vertex_in(0, "UINT", "corner")
+    info.vertex_out(interface)
+    info.fragment_out(0, "VEC4", "result")
+    info.vertex_source(_VERTEX)
+    info.fragment_source(fragment)
+    return info
 
 
 def resolve_shader() -> gpu.types.GPUShader:
     """Full-screen pass that turns a premultiplied sum into colours.
 
     source: 0 to 2 the sum is a display-referred colour; 3 to 6 it is (depth, aleatoric, epistemic), of which depth, total,
-    aleatoric or epistemic are shown on a ramp between area.z and area.w. target: 0 display-referred, 1 scene linear (to_red, to_green,
+    aleatoric or epistemic are shown on a ramp between area.z and area.w; 7 and more shows its x so. target: 0 display-referred, 1 scene linear (to_red, to_green,
     to_blue: rows of the matrix from linear Rec.709), 2 Blender's viewport overlay. area.xy: lower left corner of the
     drawn part in the target framebuffer, px. All premultiplied by alpha.
 
@@ -265,6 +374,17 @@ def resolve_shader() -> gpu.types.GPUShader:
         info.fragment_source(_RESOLVE_FRAGMENT)
         _shaders["resolve"] = gpu.shader.create_from_info(info)
     return _shaders["resolve"]
+
+
+def bind(program: gpu.types.GPUShader) -> None:
+    """Make a shader the active one, for certain.
+
+    Blender skips the binding where the address is that of the shader it notes as bound. Where renders, with a GPU context of their
+    own, have drawn in between, that note can be of a shader that was freed since, and a new one at its address is drawn with the
+    freed one's program (seen in 5.0 and 5.2): an empty picture, now and then. A built-in shader, never freed, is bound in between.
+    """
+    gpu.shader.from_builtin("UNIFORM_COLOR").bind()
+    program.bind()
 
 
 def release() -> None:

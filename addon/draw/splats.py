@@ -32,6 +32,7 @@ class Splats:
     sh: [N,K,3], K in 1, 4, 9, 16, order of 3DGS; colour = max(0, 0.5 + sum(sh * basis)), display-referred sRGB.
     branch: [N] uint8, 0 face, 1 mouth.
     uncertainty: [N,2] aleatoric and epistemic (linear), or None: no uncertainty, drawn as 0.
+    shares: [N,4] how much each view (engine.cache.SHARES) has in a splat's motion, 0 where nothing moves; None: drawn as 0.
     matrix_world: [4,4] object to world; any affine matrix, also mirrored or flattened.
     composite: `layered` (all mouth splats behind all face splats) or `sorted` (by depth alone).
     note: why this is not what was asked for (an avatar at rest where a frame is not baked), else "". The viewport draws it
@@ -45,6 +46,7 @@ class Splats:
     sh: NDArray[np.float32]
     branch: NDArray[np.uint8]
     uncertainty: NDArray[np.float32] | None = None
+    shares: NDArray[np.float32] | None = None
     matrix_world: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     composite: Composite = "sorted"
     note: str = ""
@@ -55,6 +57,8 @@ class Splats:
         expected = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,), "branch": (n,)}
         if self.uncertainty is not None:
             expected["uncertainty"] = (n, 2)
+        if self.shares is not None:
+            expected["shares"] = (n, 4)
         for name, shape in expected.items():
             if np.shape(getattr(self, name)) != shape:
                 raise ValueError(f"splats: {name} is {np.shape(getattr(self, name))}, expected {shape}")
@@ -77,6 +81,11 @@ class Splats:
 
     def motion_arrays(self) -> tuple[NDArray | None, ...]:
         return self.means, self.quats, self.scales, self.uncertainty
+
+
+def pack_shares(splats: Sequence[Splats]) -> NDArray[np.float32]:
+    """Shares of all avatars as RGBA texels [N,4]."""
+    return np.concatenate([np.zeros((len(one), 4), np.float32) if one.shares is None else one.shares for one in splats])
 
 
 def static_texels(splats: Splats) -> int:

@@ -6,7 +6,7 @@ Errors never reach Blender's draw loop: they are kept in `problems`, for a panel
 from __future__ import annotations
 
 import traceback
-from typing import Any
+from typing import Any, Literal
 
 import bpy
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from . import shader
 from .batch import SplatBatch, View
 from .image import Target, draw_view
+from .meshes import Meshes
 from .scene import avatars_in, from_rec709
 from .source import ViewportLook, look_in
 
@@ -50,10 +51,11 @@ def remove() -> None:
 
 
 def draw_region(depsgraph: bpy.types.Depsgraph, space: bpy.types.SpaceView3D, region: bpy.types.Region,
-                region_data: bpy.types.RegionView3D, target: Target, look: ViewportLook = ViewportLook()) -> None:
+                region_data: bpy.types.RegionView3D, target: Target, look: ViewportLook = ViewportLook(),
+                hidden_by: Meshes | Literal["framebuffer"] | None = "framebuffer") -> None:
     """Draw the avatars that a viewport shows into the active framebuffer; what is wrong goes to `problems`.
 
-    Local view, local collections and the viewport's filter of object types count. target: as for `image.draw_view`.
+    Local view, local collections and the viewport's filter of object types count. target, hidden_by: as for `image.draw_view`.
     """
     try:
         found = avatars_in(depsgraph, depsgraph.scene_eval.frame_current_final, lambda obj: obj.visible_in_viewport_get(space))
@@ -63,7 +65,7 @@ def draw_region(depsgraph: bpy.types.Depsgraph, space: bpy.types.SpaceView3D, re
             planes = np.array(region_data.clip_planes)[:4] if region_data.use_clip_planes else None
             view = View(np.array(region_data.view_matrix, dtype=np.float64), np.array(region_data.window_matrix, dtype=np.float64),
                         region.width, region.height, clip_planes=planes)
-            draw_view(_batch, view, target, look.display, look.value_range, from_rec709(), hide_behind_meshes=target == "overlay")
+            draw_view(_batch, view, target, look.display, look.value_range, from_rec709(), hidden_by)
         else:
             # Nothing on screen keeps no memory on the GPU.
             _batch.update([])

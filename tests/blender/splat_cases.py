@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import bpy
@@ -18,6 +19,12 @@ def gpu_context() -> None:
         gpu.init()
         return
 
+    in_render(lambda: None)
+
+
+def in_render(draw: Callable[[], None]) -> None:
+    """Call draw() as a render engine's `render` is called, with the GPU context that renders have."""
+
     class Dummy(bpy.types.RenderEngine):
         """Blender opens its GPU context for an engine that asks for it, and keeps it."""
 
@@ -27,7 +34,7 @@ def gpu_context() -> None:
         bl_use_preview = False
 
         def render(self, depsgraph: bpy.types.Depsgraph) -> None:
-            pass
+            draw()
 
     scene = bpy.context.scene
     kept = scene.render.engine, scene.render.resolution_x, scene.render.resolution_y
@@ -53,6 +60,7 @@ def random_arrays(count: int, coefficients: int, seed: int, spread: float = 1.0)
         "sh": sh.astype(np.float32),
         "branch": rng.integers(0, 2, count).astype(np.uint8),
         "uncertainty": rng.uniform(0.0, 0.01, (count, 2)).astype(np.float32),
+        "shares": rng.dirichlet(np.ones(4), count).astype(np.float32),
     }
 
 
@@ -97,19 +105,28 @@ def scaled(x: float, y: float, z: float) -> Array:
 
 @dataclass
 class Reference:
-    """What the slow rasteriser makes: all [h,w,C] float64, row 0 at the bottom; `weight` is the sum of w (= alpha)."""
+    """What the slow rasteriser makes: all [h,w,C] float64, row 0 at the bottom; `weight` is the sum of w (= alpha).
+
+    coverage: sum of w of each avatar; median_depth and median_avatar (its number): of the first splat from the front by which the sum of w
+    reaches half of its whole; 0 where there is none.
+    """
 
     combined: Array
     depth_sum: Array
     uncertainty_sum: Array
+    shares_sum: Array
+    coverage: Array
+    median_depth: Array
+    median_avatar: Array
     weight: Array
 
 
-def rasterise(avatars: list, view: Array, projection: Array, width: int, height: int) -> Reference:
+def rasterise(avatars: list, view: Array, projection: Array, width: int, height: int, wall: Array | None = None) -> Reference:
     """Every splat over every pixel, farthest first, float64: the equations of 3DGS as they stand.
 
     The camera is taken apart into focal lengths and principal point in pixels, in the y-down, z-forward camera of the
-    3DGS papers; nothing is shared with the code under test. avatars: objects with the attributes of `Splats`.
+    3DGS papers; nothing is shared with the code under test. avatars: objects with the attributes of `Splats`. wall: [h,w] depth, row 0
+    at the bottom, behind which nothing is seen.
     """
     perspective_view = projection[3, 2] != 0
     # Blender's camera looks along -Z with +Y up; the papers' along +Z with +Y down.
@@ -148,23 +165,31 @@ def rasterise(avatars: list, view: Array, projection: Array, width: int, height:
             toward /= np.linalg.norm(toward)
             color = np.maximum(0.5 + sh_basis(toward)[: one.sh.shape[1]] @ one.sh[i].astype(np.float64), 0)
             doubt = np.zeros(2) if one.uncertainty is None else one.uncertainty[i].astype(np.float64)
-            splats.append((t[2], int(one.branch[i]), center, np.linalg.inv(cov), float(one.opacities[i]), color, doubt))
+            parts = np.zeros(4) if one.shares is None else one.shares[i].astype(np.float64)
+            splats.append((t[2], int(one.branch[i]), center, np.linalg.inv(cov), float(one.opacities[i]), color, doubt, parts, number))
         splats.sort(key=lambda s: -s[0])
         if one.composite == "layered":
             splats = [s for s in splats if s[1] == 1] + [s for s in splats if s[1] != 1]
         rows.append(splats)
 
+    front_first = merge(rows)[::-1]
     xs, ys = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    out = np.zeros((height, width, 7))  # r g b, depth, aleatoric, epistemic, weight
-    for depth, _, center, conic, opacity, color, doubt in merge(rows):
+    light, weights = np.ones((height, width)), np.zeros((len(front_first), height, width))
+    for w, (depth, _, center, conic, opacity, *_) in zip(weights, front_first):
         dx, dy = xs - center[0], ys - center[1]
         power = 0.5 * (conic[0, 0] * dx * dx + conic[1, 1] * dy * dy) + conic[0, 1] * dx * dy
-        alpha = np.minimum(0.999, opacity * np.exp(-power))
+        alpha = np.minimum(0.999, opacity * np.exp(-power))[::-1]
         alpha[alpha < 1 / 255] = 0
-        value = np.array([*color, depth, *doubt, 1.0])
-        out = out * (1 - alpha[..., None]) + value * alpha[..., None]
-    out = out[::-1]
-    return Reference(out[..., [0, 1, 2, 6]], out[..., 3:4], out[..., 4:6], out[..., 6:])
+        if wall is not None:
+            alpha[depth > wall] = 0
+        w[:] = alpha * light
+        light *= 1 - alpha
+    # Colour, 1, depth, aleatoric, epistemic, shares, coverage of each splat.
+    values = [[*s[5], 1.0, s[0], *s[6], *s[7], *(np.arange(len(avatars)) == s[8])] for s in front_first]
+    sums = np.tensordot(weights, np.array(values).reshape(len(values), 11 + len(avatars)), (0, 0))
+    half = (np.cumsum(weights, axis=0) >= 0.5 * sums[..., 3]).argmax(axis=0) if values else np.zeros((height, width), int)
+    of_half = np.array([(s[0], s[8]) for s in front_first] or [(0, 0)], dtype=float)[half] * (sums[..., 3:4] > 0)
+    return Reference(sums[..., :4], sums[..., 4:5], sums[..., 5:7], sums[..., 7:11], sums[..., 11:], of_half[..., :1], of_half[..., 1:], sums[..., 3:4])
 
 
 def merge(rows: list[list]) -> list:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import splat_cases as cases  # noqa: E402
 from ua3dtalk.addon.draw import batch as batch_module  # noqa: E402
-from ua3dtalk.addon.draw import image, shader  # noqa: E402
+from ua3dtalk.addon.draw import image, offscreen, shader  # noqa: E402
 from ua3dtalk.addon.draw.batch import SplatBatch, View  # noqa: E402
 from ua3dtalk.addon.draw.sort import argsort_float32, back_to_front, depth_keys  # noqa: E402
 from ua3dtalk.addon.draw.splats import Splats  # noqa: E402
@@ -125,20 +125,26 @@ def test_constants_of_a_single_splat() -> None:
 
 def test_tiles_and_parts_are_cut_from_the_same_picture() -> None:
     splats, view = [make()], VIEWS["wide and close"]
-    whole = image.render_image(splats, *view, WIDTH, HEIGHT)
-    tiled = image.render_image(splats, *view, WIDTH, HEIGHT, tile=50)
-    part = image.render_image(splats, *view, WIDTH, HEIGHT, part=(37, 11, 60, 44), tile=41)
+    whole = image.render_image(splats, *view, WIDTH, HEIGHT, passes=image.PASSES)
+    tiled = image.render_image(splats, *view, WIDTH, HEIGHT, tile=50, passes=image.PASSES)
+    part = image.render_image(splats, *view, WIDTH, HEIGHT, part=(37, 11, 60, 44), tile=41, passes=image.PASSES)
     for name in image.PASSES:
-        assert np.abs(whole[name] - tiled[name]).max() <= 1e-4 * np.abs(whole[name]).max()
+        allowed = 1e-4 * np.abs(whole[name]).max()
+        # A pixel that is just half covered by a splat has one median or another.
+        most = 1.0 if name != "DepthMedian" else 0.999
+        assert (np.abs(whole[name] - tiled[name]) <= allowed).mean() >= most
         assert part[name].shape[:2] == (44, 60)
-        assert np.abs(whole[name][11:55, 37:97] - part[name]).max() <= 1e-4 * np.abs(whole[name]).max()
+        assert (np.abs(whole[name][11:55, 37:97] - part[name]) <= allowed).mean() >= most
 
 
 def test_nothing_to_draw_is_empty_not_broken() -> None:
     for splats in ([], [make(0)], [make(matrix_world=cases.translate(0, 0, 1000))]):
-        found = image.render_image(splats, *VIEWS["perspective"], WIDTH, HEIGHT)
-        assert not found["Combined"].any() and not found["Uncertainty"].any()
-        assert (found["Depth"] == np.float32(image.EMPTY_DEPTH)).all()
+        found = image.render_image(splats, *VIEWS["perspective"], WIDTH, HEIGHT, passes=image.PASSES)
+        for name in ("Combined", "Uncertainty", "EmotionWeight", "SplatAlpha", "Coverage"):
+            assert found[name].shape[:2] == (HEIGHT, WIDTH) and not found[name].any()
+        for name in ("Depth", "DepthMedian"):
+            assert (found[name] == np.float32(image.EMPTY_DEPTH)).all()
+        assert (found["Avatar"] == -1).all()
 
 
 def test_odd_splats_do_no_harm() -> None:
@@ -148,8 +154,8 @@ def test_odd_splats_do_no_harm() -> None:
     arrays["means"][0], arrays["means"][1], arrays["means"][2] = np.nan, np.inf, 1e30
     arrays["quats"][3], arrays["opacities"][4], arrays["scales"][5] = 0.0, np.nan, 0.0
     arrays["opacities"][[5, 6, 7]] = 0.0
-    expected = image.render_image([good], *VIEWS["perspective"], WIDTH, HEIGHT)
-    found = image.render_image([Splats(**arrays)], *VIEWS["perspective"], WIDTH, HEIGHT)
+    expected = image.render_image([good], *VIEWS["perspective"], WIDTH, HEIGHT, passes=image.PASSES)
+    found = image.render_image([Splats(**arrays)], *VIEWS["perspective"], WIDTH, HEIGHT, passes=image.PASSES)
     for name in image.PASSES:
         assert np.isfinite(found[name]).all() and np.abs(found[name] - expected[name]).max() < 1e-4 * np.abs(expected[name]).max()
 
@@ -251,12 +257,88 @@ def test_overlay_colours_come_out_as_trained() -> None:
     assert np.abs(seen - trained)[solid].max() < 1e-3
 
 
-@pytest.mark.parametrize("display", ["branch", "object", "depth", "uncertainty", "aleatoric", "epistemic"])
+@pytest.mark.parametrize("composite", ["sorted", "layered"])
+def test_median_is_a_splat_and_has_no_holes(composite: str) -> None:
+    """In blending order, so that a layered avatar's mouth is behind its face whatever its depth."""
+    splats = make(300, 1, seed=12, composite=composite)
+    found = image.render_image([splats], *VIEWS["perspective"], WIDTH, HEIGHT, passes=["DepthMedian", "SplatAlpha", "Depth"])
+    expected = cases.rasterise([splats], *VIEWS["perspective"], WIDTH, HEIGHT)
+    seen = found["SplatAlpha"] > 0
+    assert seen.any() and not seen.all()
+    assert ((found["DepthMedian"] < 100) == seen).all() and ((found["Depth"] < 100) == seen).all(), "wherever alpha is not 0"
+    difference = np.abs(found["DepthMedian"] - expected.median_depth)[seen & (expected.weight > 0)]
+    # A rounding decides between two splats where one of them reaches just half.
+    assert (difference < 1e-5).mean() > 0.998
+    assert np.isin(found["DepthMedian"][seen], depth_keys(splats.means, VIEWS["perspective"][0])).all(), "of a splat, never between two"
+    assert np.abs(found["Depth"] - found["DepthMedian"])[seen].max() > 0.1
+
+
+def test_what_belongs_to_which_avatar() -> None:
+    avatars = [make(150, 1, seed=7, shares=None), make(0, 1), make(120, 1, seed=8, matrix_world=MATRICES["mirrored"]), make(40, 1, seed=9),
+               make(60, 1, seed=10, matrix_world=MATRICES["moved, turned"])]
+    found = image.render_image(avatars, *VIEWS["perspective"], WIDTH, HEIGHT, passes=["Coverage", "Avatar", "SplatAlpha", "EmotionWeight"])
+    expected = cases.rasterise(avatars, *VIEWS["perspective"], WIDTH, HEIGHT)
+    assert found["Coverage"].shape == (HEIGHT, WIDTH, 5) and found["Coverage"].max(axis=(0, 1))[[0, 2, 3, 4]].min() > 0.5
+    close(found["Coverage"], expected.coverage)
+    close(found["Coverage"].sum(axis=2, keepdims=True), found["SplatAlpha"])
+    seen = found["SplatAlpha"] > 0
+    assert (found["Avatar"][~seen] == -1).all() and not found["Coverage"][..., 1].any()
+    assert (found["Avatar"] == expected.median_avatar)[seen].mean() > 0.998
+    seen = expected.weight > 0.02
+    share = expected.shares_sum[..., 3:] / np.maximum(expected.weight, 1e-9)
+    assert np.abs(found["EmotionWeight"] - share)[seen].mean() < 1e-3 and share[seen].std() > 0.05
+
+
+def test_shares_go_to_the_gpu_only_where_they_are_shown() -> None:
+    splats, view = make(), View(*VIEWS["perspective"], WIDTH, HEIGHT)
+    batch = SplatBatch()
+    batch.update([splats])
+    image.accumulate(batch, view)
+    assert batch.uploads["shares"] == 0
+    expected = cases.rasterise([splats], *VIEWS["perspective"], WIDTH, HEIGHT)
+    for number, name in enumerate(shader.SHARES):
+        summed = image.accumulate(batch, view, name)
+        found = np.array(summed.read().to_list(), dtype=np.float32).reshape(HEIGHT, WIDTH, 4)
+        close(found[..., 0], expected.shares_sum[..., number])
+    assert batch.uploads["shares"] == 1
+    batch.update([replace(splats, shares=splats.shares[:, ::-1].copy())])
+    image.accumulate(batch, view, "share_audio")
+    assert batch.uploads == {"static": 1, "motion": 1, "shares": 2, "order": 1}
+
+
+def test_a_new_shader_is_drawn_with_its_own_program() -> None:
+    """Blender takes a shader at the address of the one bound last for that one, also where it was freed since."""
+    def square(color: str) -> gpu.types.GPUShader:
+        info = gpu.types.GPUShaderCreateInfo()
+        info.vertex_in(0, "VEC2", "pos")
+        info.fragment_out(0, "VEC4", "result")
+        info.vertex_source("void main() { gl_Position = vec4(pos, 0.0, 1.0); }")
+        info.fragment_source("void main() { result = vec4(%s); }" % color)
+        return gpu.shader.create_from_info(info)
+
+    def drawn(program: gpu.types.GPUShader) -> list[float]:
+        def draw() -> None:
+            shader.bind(program)
+            offscreen.full_screen(program)
+        return offscreen.read(offscreen.drawn(4, 4, draw))[0, 0].tolist()
+
+    made = {}
+    cases.in_render(lambda: drawn(square("1.0, 1.0, 0.0, 1.0")))
+    for _ in range(25):  # the old one is made in a render, which has a context of its own
+        cases.in_render(lambda: made.update(old=square("1.0, 0.0, 0.0, 1.0")))
+        assert drawn(made["old"]) == [1, 0, 0, 1]
+        made.clear()
+        made["new"] = square("0.0, 1.0, 0.0, 1.0")
+        assert drawn(made["new"]) == [0, 1, 0, 1]
+        made.clear()
+
+
+@pytest.mark.parametrize("display", ["branch", "object", "depth", "uncertainty", "aleatoric", "epistemic", *shader.SHARES])
 def test_other_quantities_as_colours(display: str) -> None:
     batch = SplatBatch()
     batch.update([make(300, 1), make(100, 1, seed=4)])
     view = View(*VIEWS["perspective"], WIDTH, HEIGHT)
-    span = (3.0, 5.0) if display == "depth" else (0.0, 0.02)
+    span = {"depth": (3.0, 5.0)}.get(display, (0.0, 1.0) if display in shader.SHARES else (0.0, 0.02))
     found = draw_over((0, 0, 0, 0), None, lambda: image.draw_view(batch, view, "display", display, span))
     assert found[..., 3].max() > 0.9 and np.isfinite(found).all()
     solid = found[found[..., 3] > 0.9][:, :3]
@@ -268,14 +350,14 @@ def test_unchanged_data_stay_on_the_gpu() -> None:
     batch = SplatBatch()
     for _ in range(3):
         first = image.render_image([splats.at(np.eye(4))], *view, WIDTH, HEIGHT, batch=batch)
-    assert batch.uploads == {"static": 1, "motion": 1, "order": 1}
+    assert batch.uploads == {"static": 1, "motion": 1, "shares": 0, "order": 1}
     other = VIEWS["shifted"]
     for v in (other, view, other):
         image.render_image([splats], *v, WIDTH, HEIGHT, batch=batch)
-    assert batch.uploads == {"static": 1, "motion": 1, "order": 2}, "a second view is sorted once"
+    assert batch.uploads == {"static": 1, "motion": 1, "shares": 0, "order": 2}, "a second view is sorted once"
     moved = replace(splats, means=splats.means + np.float32(0.2))
     second = image.render_image([moved], *view, WIDTH, HEIGHT, batch=batch)
-    assert batch.uploads == {"static": 1, "motion": 2, "order": 3}
+    assert batch.uploads == {"static": 1, "motion": 2, "shares": 0, "order": 3}
     close(second["Combined"], cases.rasterise([moved], *view, WIDTH, HEIGHT).combined)
     assert np.abs(first["Combined"] - second["Combined"]).max() > 0.1
     back = image.render_image([splats, make(50, 4, seed=3)], *view, WIDTH, HEIGHT, batch=batch)
