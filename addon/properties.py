@@ -92,7 +92,7 @@ class AvatarProperties(bpy.types.PropertyGroup):
     )
 
     sound_lead: FloatProperty(
-        name="Sound Lead", description="Milliseconds by which the mouth is ahead of the sound; below 0 it comes after it. 20 to 60 often look best",
+        name="Sound Lead (ms)", description="Milliseconds by which the mouth is ahead of the sound; below 0 it comes after it. 20 to 60 often look best",
         default=0.0, min=-1000.0, max=1000.0, soft_min=-200.0, soft_max=200.0, step=500, precision=0, **_SETTING,
     )  # fmt: skip
     smoothing: FloatProperty(
@@ -196,6 +196,10 @@ class DisplayProperties(bpy.types.PropertyGroup):
             ("UNCERTAINTY", "Uncertainty", "How unsure the networks are of the motion: aleatoric and epistemic together"),
             ("ALEATORIC", "Aleatoric", "Uncertainty that lies in the data: the same speech can look different"),
             ("EPISTEMIC", "Epistemic", "Uncertainty of the networks themselves: unlike what they were trained on"),
+            ("SHARE_AUDIO", "Share of the Sound", "How much of the motion comes from the sound"),
+            ("SHARE_EXP", "Share of the Expression", "How much of the motion comes from the expression that goes with the sound"),
+            ("SHARE_STYLE", "Share of the Tone", "How much of the motion comes from the tone of voice"),
+            ("SHARE_EMOTION", "Share of the Emotion", "How much of the motion comes from the emotion"),
             ("DEPTH", "Depth", "Distance from the view"),
             ("BRANCH", "Branch", "Face and mouth Gaussians"),
             ("OBJECT", "Object", "Each avatar in one colour"),

@@ -18,7 +18,7 @@ from .draw.graph import Graph
 from .feedback import tag_redraw
 from .places import folder_of
 
-SLICE = 0.003
+SLICE = 0.004
 """Seconds that a redraw or a timer may spend on reading."""
 _PAUSE = 0.02
 

@@ -39,8 +39,9 @@ SHARE_PART, BAR_PART = 0.32, 0.52
 LEAST_TOP = 2.0
 """Times the usual that fit into the band at least: an even bake is to look even."""
 # Colours that people without colour vision tell apart by their lightness (Okabe and Ito), in the order of the views.
-SHARE_COLORS = ((0.0, 0.27, 0.5, 0.85), (0.84, 0.37, 0.0, 0.85), (0.35, 0.7, 0.9, 0.85), (0.95, 0.9, 0.4, 0.85))
-USUAL_COLOR, HIGH_COLOR = (0.62, 0.62, 0.62, 0.75), (1.0, 1.0, 1.0, 0.95)
+SHARE_COLORS = ((0.0, 0.27, 0.5, 0.7), (0.84, 0.37, 0.0, 0.7), (0.35, 0.7, 0.9, 0.7), (0.95, 0.9, 0.4, 0.7))
+# Keys and curves lie under the band and are to be seen through it.
+USUAL_COLOR, HIGH_COLOR = (0.62, 0.62, 0.62, 0.45), (1.0, 1.0, 1.0, 0.6)
 _BACK, _LINE = (0.08, 0.08, 0.08, 0.55), (0.0, 0.0, 0.0, 0.9)
 
 _source: GraphSource | None = None

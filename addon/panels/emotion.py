@@ -7,8 +7,10 @@ import numpy as np
 
 from ...engine.avatar import EMOTIONS
 from ...engine.errors import UserError
-from .. import automatic
+from .. import audio, automatic
 from ..core.channels import AU_CHANNELS, STRENGTH_CHANNELS
+from ..core.performance import usual_timing
+from ..core.presets import weights_of
 from .layout import lines
 
 _NAMED = 0.05
@@ -45,7 +47,10 @@ def draw_performance(layout: bpy.types.UILayout, context: bpy.types.Context, obj
     column.prop(settings, "key_intensity")
     column = layout.column(align=True)
     column.prop(settings, "usual_timing")
-    if not settings.usual_timing:
+    if settings.usual_timing:
+        usual = usual_timing(weights_of(settings.performance)).frames(audio.fps_of(context.scene))
+        lines(column, "Onset {:.0f}, apex {:.0f}, release {:.0f} frames".format(*usual))
+    else:
         for name in ("key_onset", "key_apex", "key_release"):
             column.prop(settings, name)
     layout.prop(settings, "key_decay")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import bpy
 
 from .. import uncertainty
-from ..core.trust import VIEW_WORDS, Trust, region_label
+from ..core.trust import VIEW_WORDS, Trust
 from .layout import lines
 
-_HEADS = {"audio": "Sound", "exp": "Expr.", "style": "Tone", "emotion": "Emot."}
+# Five columns fit into a narrow sidebar.
+_HEADS = {"audio": "Snd", "exp": "Exp", "style": "Tone", "emotion": "Emo"}
 assert _HEADS.keys() == VIEW_WORDS.keys()
 
 
@@ -35,30 +36,33 @@ def draw_trust(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.
         lines(layout, f"Frame {frame} is not baked", "INFO")
     else:
         _table(layout, trust, row_here, display.quantity.lower())
-        said = trust.lines(frame)
-        for line in said:
-            lines(layout.column(align=True), line, "ERROR", most=4)
-        if not said:
-            lines(layout, "Nothing stands out at this frame", "CHECKMARK")
-    if not whole:
-        lines(layout, f"Read so far: {len(trust)} frames")
+        if whole:
+            said = trust.lines(frame)
+            for line in said:
+                lines(layout.column(align=True), line, "ERROR")
+            if not said:
+                lines(layout, "Nothing stands out at this frame", "CHECKMARK")
+    if not whole:  # what is usual is not known yet
+        lines(layout, f"Reading the bake: {len(trust)} frames so far", "TIME")
 
 
 def _table(layout: bpy.types.UILayout, trust: Trust, row_here: int, quantity: str) -> None:
     """A row for each region that moves: its uncertainty in times the usual, then the views' shares in percent."""
     grid = layout.column(align=True)
-    parts = grid.split(factor=0.34, align=True)
+    parts = grid.split(factor=0.27, align=True)
     parts.label(text="Region")
     heads = parts.row(align=True)
-    for text in ("Usual", *(_HEADS[view] for view in trust.views)):
+    for text in ("x", *(_HEADS[view] for view in trust.views)):
         heads.label(text=text)
     ratios = trust.times_usual(quantity)[row_here]
     for column, region in enumerate(trust.regions):
         if not trust.shares[row_here, column].any():
             continue
-        parts = grid.split(factor=0.34, align=True)
-        parts.label(text=region_label(region))
+        parts = grid.split(factor=0.27, align=True)
+        parts.label(text=region.capitalize())
         cells = parts.row(align=True)
-        cells.label(text=f"x {ratios[column]:.1f}")
+        cells.label(text=f"{ratios[column]:.1f}")
         for share in trust.shares[row_here, column]:
-            cells.label(text=f"{100 * share:.0f} %")
+            cells.label(text=f"{100 * share:.0f}%")
+    words = ", ".join(VIEW_WORDS[view] for view in trust.views)
+    lines(layout.column(align=True), f"x: times its usual uncertainty. Then how much of the motion comes from {words}")

@@ -177,6 +177,7 @@ def test_progress(drawn: Callable[..., str], head: bpy.types.Object, engine: Mod
 
 def test_performance(drawn: Callable[..., str], head: bpy.types.Object) -> None:
     assert "[usual_timing]" in drawn("performance") and "[key_onset]" not in drawn("performance")
+    assert "Onset 4, apex 12, release 12 frames" in drawn("performance"), "a surprise at 25 frames a second"
     head.ua3dtalk.usual_timing = False
     assert all(f"[key_{name}]" in drawn("performance") for name in ("onset", "apex", "release", "decay"))
 
@@ -198,10 +199,10 @@ def test_where_to_trust_it(drawn: Callable[..., str], head: bpy.types.Object, en
     trust = api.trust(head)
     scene.frame_set(3)
     text = drawn("trust")
-    for wanted in ("Region Usual Sound Expr. Tone Emot.", "(ua3dtalk.jump_to_worst)", "[quantity]", "[region]", "[graph]", "Brows x 1.0"):
+    for wanted in ("Region x Snd Exp Tone Emo", "(ua3dtalk.jump_to_worst)", "[quantity]", "[region]", "[graph]", "Brows 1.0"):
         assert wanted in text, wanted
     lips = trust.shares[2, trust.regions.index("lips")]
-    assert f"Lips x 1.0 {' '.join(f'{100 * share:.0f} %' for share in lips)}" in text
+    assert f"Lips 1.0 {' '.join(f'{100 * share:.0f}%' for share in lips)}" in text
     assert "Nothing stands out" in text, "without sound all frames are the same"
     scene.frame_set(9)
     assert "Frame 9 is not baked" in drawn("trust")
