@@ -153,10 +153,12 @@ class UA3DTalkRenderEngine(bpy.types.RenderEngine):
             for render_pass in result.layers[0].passes:
                 if render_pass.name in flat:
                     render_pass.rect.foreach_set(flat[render_pass.name])
-            for field, value in fields.items():
-                result.stamp_data_add_field(field, value)
         finally:
             self.end_result(result)
+        # Of the whole result: that of `begin_result` is but a part of it, whose metadata go nowhere.
+        whole = self.get_result() if fields else None
+        for field, value in fields.items():
+            whole.stamp_data_add_field(field, value)
 
     def view_update(self, context: bpy.types.Context, depsgraph: bpy.types.Depsgraph) -> None:
         """Something changed, perhaps a mesh; all else is seen when it is drawn."""

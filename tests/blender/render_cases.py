@@ -159,3 +159,19 @@ def compositor(scene: bpy.types.Scene) -> tuple[bpy.types.NodeTree, bpy.types.No
     scene.use_nodes = True
     scene.node_tree.nodes.clear()
     return scene.node_tree, scene.node_tree.nodes.new("CompositorNodeComposite").inputs["Image"]
+
+
+def centre_of(combined: np.ndarray) -> float:
+    """Where along the image's width the alpha lies, px."""
+    alpha = combined[..., 3]
+    return float((alpha * (np.arange(alpha.shape[1]) + 0.5)).sum() / alpha.sum())
+
+
+def straight_on(scene: bpy.types.Scene) -> Callable[[np.ndarray], float]:
+    """A parallel camera along +Y, 4 units wide; returns what tells the frame from a picture."""
+    camera = scene.camera
+    camera.location, camera.rotation_euler = (0.5, -5.0, 0.0), (np.pi / 2, 0.0, 0.0)
+    camera.data.type, camera.data.ortho_scale = "ORTHO", 4.0
+    scene.frame_set(0)
+    start = centre_of(render(scene)["Combined"])
+    return lambda combined: (centre_of(combined) - start) / 96 * 4.0 / STEP

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import splat_cases as cases  # noqa: E402
 from exr import read_exr  # noqa: E402
 from render_cases import (  # noqa: E402, F401
-    STEP, Source, avatar, close, compositor, display, load, png_output, read_passes, reference, render, shot, source,
+    Source, avatar, close, compositor, display, load, png_output, read_passes, reference, render, shot, source, straight_on,
 )
 
 
@@ -100,22 +100,6 @@ def test_border(shot: bpy.types.Scene, crop: bool) -> None:
         outside = part["Combined"].copy()
         outside[y0:y1, x0:x1] = 0
         assert not outside.any()
-
-
-def centre_of(combined: np.ndarray) -> float:
-    """Where along the image's width the alpha lies, px."""
-    alpha = combined[..., 3]
-    return float((alpha * (np.arange(alpha.shape[1]) + 0.5)).sum() / alpha.sum())
-
-
-def straight_on(scene: bpy.types.Scene) -> Callable[[np.ndarray], float]:
-    """A parallel camera along +Y, 4 units wide; returns what tells the frame from a picture."""
-    camera = scene.camera
-    camera.location, camera.rotation_euler = (0.5, -5.0, 0.0), (np.pi / 2, 0.0, 0.0)
-    camera.data.type, camera.data.ortho_scale = "ORTHO", 4.0
-    scene.frame_set(0)
-    start = centre_of(render(scene)["Combined"])
-    return lambda combined: (centre_of(combined) - start) / 96 * 4.0 / STEP
 
 
 def test_each_frame_shows_its_own_gaussians(shot: bpy.types.Scene, source: Source) -> None:
