@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import bpy
+import gpu
 import numpy as np
 import pytest
 
@@ -175,3 +176,23 @@ def straight_on(scene: bpy.types.Scene) -> Callable[[np.ndarray], float]:
     scene.frame_set(0)
     start = centre_of(render(scene)["Combined"])
     return lambda combined: (centre_of(combined) - start) / 96 * 4.0 / STEP
+
+
+def region_of(view: np.ndarray, projection: np.ndarray, width: int, height: int) -> tuple[Any, Any]:
+    """Region and its 3D data, as Blender would hold them for a window of this size."""
+    data = SimpleNamespace(view_matrix=view, window_matrix=projection, use_clip_planes=False, clip_planes=np.zeros((6, 4)))
+    return SimpleNamespace(width=width, height=height), data
+
+
+def into_framebuffer(draw: Callable[[], None], width: int = 96, height: int = 64) -> np.ndarray:
+    """What draw() leaves in an empty framebuffer with an empty depth."""
+    color = gpu.types.GPUTexture((width, height), format="RGBA32F")
+    depths = gpu.types.GPUTexture((width, height), format="DEPTH_COMPONENT32F",
+                                  data=gpu.types.Buffer("FLOAT", width * height, np.ones(width * height, np.float32)))
+    buffer = gpu.types.GPUFrameBuffer(color_slots=(color,), depth_slot=depths)
+    with buffer.bind():
+        buffer.clear(color=(0.0, 0.0, 0.0, 0.0))
+        draw()
+        pixels = gpu.types.Buffer("FLOAT", width * height * 4)
+        buffer.read_color(0, 0, width, height, 4, 0, "FLOAT", data=pixels)
+    return np.frombuffer(pixels, np.float32).reshape(height, width, 4).copy()

@@ -9,20 +9,13 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import bpy
-import gpu
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import splat_cases as cases  # noqa: E402
-from render_cases import Source, close, display, load, shot, source  # noqa: E402, F401
-
-
-def region_of(view: np.ndarray, projection: np.ndarray, width: int, height: int) -> tuple[Any, Any]:
-    """Region and its 3D data, as Blender would hold them for a window of this size."""
-    data = SimpleNamespace(view_matrix=view, window_matrix=projection, use_clip_planes=False, clip_planes=np.zeros((6, 4)))
-    return SimpleNamespace(width=width, height=height), data
+from render_cases import Source, close, display, into_framebuffer, load, region_of, shot, source  # noqa: E402, F401
 
 
 def draw_viewport(load: Callable[[str], ModuleType], target: str, **options: Any) -> np.ndarray:
@@ -31,21 +24,6 @@ def draw_viewport(load: Callable[[str], ModuleType], target: str, **options: Any
     region, data = region_of(VIEW, PROJECTION, 96, 64)
     depsgraph = bpy.context.evaluated_depsgraph_get()
     return into_framebuffer(lambda: load("addon.draw.viewport").draw_region(depsgraph, space, region, data, target, **options))
-
-
-def into_framebuffer(draw: Callable[[], None]) -> np.ndarray:
-    """What draw() leaves in an empty framebuffer with an empty depth."""
-    width, height = 96, 64
-    color = gpu.types.GPUTexture((width, height), format="RGBA32F")
-    depths = gpu.types.GPUTexture((width, height), format="DEPTH_COMPONENT32F",
-                                  data=gpu.types.Buffer("FLOAT", width * height, np.ones(width * height, np.float32)))
-    buffer = gpu.types.GPUFrameBuffer(color_slots=(color,), depth_slot=depths)
-    with buffer.bind():
-        buffer.clear(color=(0.0, 0.0, 0.0, 0.0))
-        draw()
-        pixels = gpu.types.Buffer("FLOAT", width * height * 4)
-        buffer.read_color(0, 0, width, height, 4, 0, "FLOAT", data=pixels)
-    return np.frombuffer(pixels, np.float32).reshape(height, width, 4).copy()
 
 
 VIEW, PROJECTION = cases.look(3.0), cases.perspective(96, 64)
