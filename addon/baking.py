@@ -19,7 +19,7 @@ from .core.states import FrameTable
 from .core.timing import nearest_first
 from .places import folder_of
 
-SLICE = 0.003
+SLICE = 0.002
 """Seconds of work between two of Blender's own rounds."""
 _AT_ONCE = 128
 _generations = itertools.count(1)

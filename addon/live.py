@@ -29,7 +29,7 @@ from .core.states import MISSING, OUTDATED, outwards
 from .draw import strip
 from .places import folder_of
 
-SLICE = 0.003
+SLICE = 0.002
 """Seconds of work between two of Blender's own rounds."""
 SOON, POLL, RARELY = 0.004, 0.03, 0.25
 """Seconds between two looks: while the user waits for a frame, while frames come in the background, while nothing does."""

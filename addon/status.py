@@ -16,7 +16,7 @@ import bpy
 import numpy as np
 
 from ..engine.errors import UserError
-from ..engine.shot import Shot
+from ..engine.shot import Shot, frame_keys
 from . import avatar, baking, curves, frames, idle, shots
 from .core.paths import SHOT_FILE
 from .core.playback import baked_keys
@@ -68,6 +68,7 @@ _names: list[tuple[int, str]] | None = None
 _scene = 0
 _edits = 0
 _edited_at = 0.0
+_compared = (0, 0.0)
 _glanced_at = 0.0
 _last_shots: dict[Path, tuple[object, Shot | None]] = {}
 
@@ -176,6 +177,7 @@ def step(scene: bpy.types.Scene, seconds: float) -> bool:
     """Look at the avatars of a scene for about so many seconds. True while there is more to look at."""
     end = time.perf_counter() + seconds
     _glance(scene)
+    _compare(scene)
     if since_edit() < SETTLED:
         return True
     waits = False
@@ -298,6 +300,22 @@ def _glance(scene: bpy.types.Scene) -> None:
             same = known.problem == (error.message, error.remedy)
         if not same:
             changed(obj)
+
+
+def _compare(scene: bpy.types.Scene) -> None:
+    """At another frame and without an edit, what Blender shows is what was sampled; or it told nobody of an edit."""
+    global _compared
+    before, _compared = _compared, (_edits, scene.frame_current_final)
+    if before[0] != _edits or before[1] == _compared[1] or scene.frame_subframe or bpy.context.view_layer is None:
+        return
+    here = np.array([scene.frame_current], np.int32)
+    for obj in avatars_in(scene):
+        known = watched(obj)
+        expected = known.table.key(int(here[0]))
+        if expected is not None and known._setting is not None:
+            shot = known._setting.shot(here, curves.now(obj, bpy.context.view_layer.depsgraph))
+            if frame_keys(shot)[0].tobytes() != expected:
+                changed(obj)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from ua3dtalk.addon.core.keying import plan_keys
 from ua3dtalk.addon.core.playback import CachePool, FrameMissing, baked_keys
 from ua3dtalk.addon.core.presets import PRESETS, all_weights, preset_weights
 from ua3dtalk.addon.core.stale import ranges, stale_report
+from ua3dtalk.addon.core.states import BAKED, COMPUTING, FAILED, MISSING, OUTDATED, UNKNOWN, FrameTable, outwards
 from ua3dtalk.addon.core.timing import Placement, file_placement, nearest_first, strip_placement, whole_frames
 from ua3dtalk.engine.avatar import EMOTIONS
 from ua3dtalk.engine.cache import CacheHeader, CacheWriter
@@ -188,6 +189,81 @@ def test_ranges_as_text() -> None:
     assert ranges(()) == ""
 
 
+# ----------------------------------------------------------------------------------------------------------- states
+
+
+def sampled(table: FrameTable, made: Shot, most: int = 7) -> None:
+    """Fill a table from a shot of its frames, in pieces."""
+    while not table.is_complete:
+        rows = np.searchsorted(made.frames, table.pending(most))
+        table.put(made.part(rows))
+
+
+def ramp(first: int, last: int, top: float = 1.0) -> Shot:
+    """A shot whose frames all differ."""
+    frames = whole_frames(first, last)
+    curves = {name: np.full(len(frames), REST[name]) for name in CHANNEL_NAMES} | {"happy": (frames - first) / 100 * top}
+    return build_shot(SOURCE, 25, frames, curves, None, None, None)
+
+
+@given(st.integers(-50, 50), st.integers(1, 60), st.floats(-80, 120))
+def test_outwards_is_by_distance(first: int, count: int, here: float) -> None:
+    frames = np.arange(first, first + count)
+    rows = outwards(frames, here)
+    assert sorted(rows.tolist()) == list(range(count))
+    distance = np.abs(frames[rows] - here)
+    assert (np.diff(distance) >= 0).all()
+    assert outwards(np.arange(1, 8), 4).tolist() == [3, 4, 2, 5, 1, 6, 0]
+
+
+@given(st.sets(st.integers(1, 30)), st.sets(st.integers(1, 30)), st.sets(st.integers(1, 30)), st.sets(st.integers(1, 30)), st.integers(1, 9))
+def test_states_of_frames(there: set[int], changed: set[int], asked: set[int], refused: set[int], most: int) -> None:
+    """Held against the plain definition, frame by frame."""
+    made = ramp(1, 30)
+    table = FrameTable()
+    table.begin(made.frames, 12)
+    assert (table.states({}) == UNKNOWN).all()
+    sampled(table, made, most)
+    keys = baked(made)
+    held = {frame: bytes(16) if frame in changed else key for frame, key in keys.items() if frame in there}
+    found = table.states(held, frozenset(asked), {keys[frame] for frame in refused})
+    for frame, state in zip(made.frames.tolist(), found.tolist()):
+        if held.get(frame) == keys[frame]:
+            expected = BAKED
+        elif frame in asked:
+            expected = COMPUTING
+        elif frame in refused:
+            expected = FAILED
+        else:
+            expected = OUTDATED if frame in held else MISSING
+        assert state == expected
+    report = stale_report(made, held, keys=table.keys)
+    assert set(report.missing) == set(range(1, 31)) - there and set(report.outdated) == there & changed
+
+
+def test_a_table_keeps_what_it_knew_until_it_knows_better() -> None:
+    old, new = ramp(1, 20), ramp(5, 30, 0.5)
+    table = FrameTable()
+    table.begin(old.frames, 1)
+    sampled(table, old)
+    assert table.key(7) == baked(old)[7] and table.key(99) is None
+    shot_of_all = table.shot()
+    assert np.array_equal(frame_keys(shot_of_all), frame_keys(old)) and np.array_equal(shot_of_all.keyed, old.keyed)
+    table.begin(new.frames, 10)
+    assert not table.is_complete and table.key(7) is None
+    states = table.states(baked(old))
+    assert (states[:16] == BAKED).all() and (states[16:] == UNKNOWN).all()
+    rows = np.searchsorted(new.frames, table.pending(3))
+    assert new.frames[rows].tolist() == [10, 11, 9], "from the playhead outwards"
+    table.put(new.part(rows))
+    table.head_for(28)
+    assert table.pending(3).tolist() == [28, 29, 27]
+    states = table.states(baked(old))
+    assert (states[[4, 5, 6]] == OUTDATED).all() and (states[:4] == BAKED).all()
+    sampled(table, new)
+    assert np.array_equal(table.keys, frame_keys(new)) and np.array_equal(frame_keys(table.shot(np.array([3, 20]))), frame_keys(new)[[3, 20]])
+
+
 # ----------------------------------------------------------------------------------------------------------- paths
 
 
@@ -215,7 +291,8 @@ def make_cache(folder: Path, frames: dict[int, float], seed: int = 0) -> None:
         for frame, offset in frames.items():
             means = rest.means[rows] + np.array([offset, 0, 0], np.float32)
             flat = np.full(len(rows), 0.1, np.float32)
-            writer.put(frame, frame.to_bytes(16, "little"), means, rest.quats[rows], rest.scales[rows], flat, flat)
+            key = np.array([frame, round(offset * 1e6)], "<i8").tobytes()  # as real ones: equal for equal content alone
+            writer.put(frame, key, means, rest.quats[rows], rest.scales[rows], flat, flat)
         writer.finish()
 
 
@@ -267,6 +344,36 @@ def test_pool_gives_the_same_arrays_until_something_changes(tmp_path: Path) -> N
     again = pool.frame(tmp_path, 1)[1]
     assert again is not first and again.means[row, 0] - first.means[row, 0] == pytest.approx(0.5, abs=1e-3)
     assert set(baked_keys(pool, tmp_path)[0]) == {1, 2, 3}
+
+
+def test_pool_keeps_what_is_shown_while_others_are_baked(tmp_path: Path) -> None:
+    """A frame that comes in the background is no reason to decode, upload and sort the shown one again."""
+    pool = CachePool()
+    make_cache(tmp_path, {1: 0.0, 2: 1.0})
+    shown, between, keys = pool.frame(tmp_path, 1)[1], pool.frame(tmp_path, 2.5)[1], pool.keys(tmp_path)[0]
+    assert pool.keys(tmp_path)[0] is keys
+    make_cache(tmp_path, {7: 0.0})
+    assert pool.frame(tmp_path, 1)[1] is shown and pool.frame(tmp_path, 2.5)[1] is between
+    assert pool.keys(tmp_path)[0] is not keys and set(keys) == {1, 2}
+    make_cache(tmp_path, {3: 0.0})
+    assert pool.frame(tmp_path, 1)[1] is shown and pool.frame(tmp_path, 2.5)[1] is not between, "the frame after it is there now"
+
+
+def test_pool_closes_what_nobody_uses(tmp_path: Path) -> None:
+    pool = CachePool()
+    make_cache(tmp_path, {1: 0.0})
+    before = pool.frame(tmp_path, 1)[1].means
+    pool.close_idle(60.0)
+    assert pool.folders == {tmp_path}
+    time.sleep(0.02)
+    pool.keys(tmp_path, in_passing=True)
+    pool.close_idle(0.01)
+    assert pool.folders == set(), "a look in passing is no use"
+    assert np.array_equal(pool.frame(tmp_path, 1)[1].means, before)
+    time.sleep(0.02)
+    pool.keys(tmp_path)
+    pool.close_idle(0.01)
+    assert pool.folders == {tmp_path}
 
 
 def test_pool_follows_another_avatar_and_a_cleared_folder(tmp_path: Path) -> None:

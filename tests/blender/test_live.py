@@ -29,7 +29,7 @@ class Desk:
         self.live, self.status, self.frames = shipped("addon.live"), shipped("addon.status"), shipped("addon.frames")
         self.states = shipped("addon.core.states")
         self.shipped, self.name, self.scene_name = shipped, obj.name, scene.name
-        self.longest = 0.0
+        self.longest = self.busiest = 0.0
 
     @property
     def obj(self) -> bpy.types.Object:
@@ -67,9 +67,10 @@ class Desk:
         return np.allclose(positions(self.obj), self.frames.pool.frame(self.folder, here)[1].means)
 
     def step(self) -> None:
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.thread_time()
         self.live.step(self.scene)
         self.longest = max(self.longest, time.perf_counter() - began)
+        self.busiest = max(self.busiest, time.thread_time() - worked)
 
     def until(self, done: Callable[[], bool]) -> None:
         end = time.monotonic() + LONG
@@ -384,7 +385,7 @@ def test_edit_to_picture_and_the_longest_block(desk: Desk, scene: bpy.types.Scen
     scene.frame_end = 1000
     desk.until(desk.is_shown)
     desk.until(lambda: desk.live._order is not None and not desk.live._order.at_playhead)
-    desk.longest, waits, works = 0.0, [], []
+    desk.longest, desk.busiest, waits, works = 0.0, 0.0, [], []
     for number in range(20):
         began = time.perf_counter()
         desk.edit(sad=0.03 * (number + 1))
@@ -397,9 +398,8 @@ def test_edit_to_picture_and_the_longest_block(desk: Desk, scene: bpy.types.Scen
     measured(f"live: edit to picture {np.median(waits) * 1000:.1f} ms in the middle, at worst {max(waits) * 1000:.1f} ms (260 Gaussians)")
     measured(f"live: a step takes {np.median(works) * 1000:.2f} ms in the middle, at worst {max(works) * 1000:.1f} ms")
     end = time.monotonic() + 3
-    desk.longest = 0.0
     while time.monotonic() < end:
         desk.step()
         time.sleep(0.004)
-    measured(f"live: while 1000 frames are looked at and computed, the longest step takes {desk.longest * 1000:.1f} ms")
+    measured(f"live: with 1000 frames to look at, the longest step takes {desk.busiest * 1000:.1f} ms of processor time, {desk.longest * 1000:.1f} ms in all")
     assert desk.is_shown()
