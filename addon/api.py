@@ -344,16 +344,18 @@ def render(
         scene.render.filepath, scene.render.engine, scene.frame_start, scene.frame_end = before
 
 
-def add_compositing(scene: bpy.types.Scene | None = None, connect: bool = False, layer: str = "") -> compositing.Compositing:
+def add_compositing(
+    scene: bpy.types.Scene | None = None, connect: bool = False, layer: str = "", shadows: bool | None = None
+) -> compositing.Compositing:
     """Put the splats into the picture of the scene's own engine (Cycles, EEVEE) with nodes beside the user's.
 
     Args:
-        connect: let the result be the output also where something of the user's is. layer: see `compositing.add`.
+        connect: let the result be the output also where something of the user's is. layer, shadows: see `compositing.add`.
 
     Returns:
-        The splat scene, the nodes' tree, the socket with the combined picture, and what is left to do.
+        The scenes that help, the nodes' tree, the socket with the combined picture, and what is left to do.
     """
-    return compositing.add(scene or bpy.context.scene, connect, layer)
+    return compositing.add(scene or bpy.context.scene, connect, layer, shadows)
 
 
 def remove_compositing(scene: bpy.types.Scene | None = None) -> bool:

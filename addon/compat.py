@@ -253,3 +253,21 @@ def compositor_output(tree: bpy.types.NodeTree, make: bool = False) -> bpy.types
 def color_inputs(node: bpy.types.Node) -> list[bpy.types.NodeSocket]:
     """A compositing node's colour inputs in order, named and numbered differently by each version: below, then above."""
     return [socket for socket in node.inputs if socket.type == "RGBA"]
+
+
+MIX_NODE = "ShaderNodeMix" if _NODE_GROUPS else "CompositorNodeMixRGB"
+"""The compositor's node that mixes two colours."""
+
+
+def mix_colors(node: bpy.types.Node, blend: str) -> tuple[bpy.types.NodeSocket, bpy.types.NodeSocket, bpy.types.NodeSocket]:
+    """Set a `MIX_NODE` to mix colours fully by a blend type; (first, second, result)."""
+    node.blend_type = blend
+    if _NODE_GROUPS:
+        node.data_type = "RGBA"
+        factor = next(socket for socket in node.inputs if socket.identifier == "Factor_Float")
+        result = next(socket for socket in node.outputs if socket.identifier == "Result_Color")
+        colors = [next(socket for socket in node.inputs if socket.identifier == name) for name in ("A_Color", "B_Color")]
+    else:
+        factor, result, colors = node.inputs[0], node.outputs[0], color_inputs(node)
+    factor.default_value = 1.0
+    return colors[0], colors[1], result

@@ -3,7 +3,7 @@
 Those engines know nothing of splats (before Blender 5.3), so a head would cast no shadow and be in no mirror. The proxy is a
 child object whose geometry nodes take the avatar's own points, as they are at each frame, and show the opaque ones as balls
 of the splats' size and colour: both engines draw points as balls at little cost (43,000 points take about 1 ms a frame, where a mesh
-around the points took 100), and it follows every frame because it has no data of its own.
+around the points took 100), and it follows every frame because it has no data of its own. Workbench has no such thing as an unseen object and shows it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from .core.attributes import BASE, SCALE
 
 MARK = "ua3dtalk_proxy"
 """Custom property of what is made here: object, node group, material. Its value is the making's version."""
+CATCHES = "ua3dtalk_catches"
+"""Custom property of scenes: 1 where proxies are seen, as shadow catchers (the shadow scene of `compositing`)."""
 _VERSION = 1
 COLOR = "ua3dtalk:color"
 """Point attribute of the proxy: the splat's colour from afar, sRGB."""
@@ -80,11 +82,20 @@ def _new_object(obj: bpy.types.Object) -> bpy.types.Object:
     made.visible_camera = False
     made.modifiers.new(MARK, "NODES")
     # A head that is not rendered stands in nobody's light.
-    driver = made.driver_add("hide_render").driver
+    _drive(made, "hide_render", type="SINGLE_PROP", id=obj, data_path="hide_render")
+    # Drivers may ask which scene is being evaluated: seen in the shadow scene, and in no other.
+    for name in ("visible_camera", "is_shadow_catcher"):
+        _drive(made, name, type="CONTEXT_PROP", context_property="ACTIVE_SCENE", data_path=f'["{CATCHES}"]', use_fallback_value=True)
+    return made
+
+
+def _drive(obj: bpy.types.Object, name: str, type: str, **settings: Any) -> None:
+    driver = obj.driver_add(name).driver
     driver.type = "SUM"
     variable = driver.variables.new()
-    variable.targets[0].id, variable.targets[0].data_path = obj, "hide_render"
-    return made
+    variable.type = type
+    for setting, value in settings.items():
+        setattr(variable.targets[0], setting, value)
 
 
 def _marked(collection: Any) -> Any:

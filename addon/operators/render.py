@@ -26,6 +26,12 @@ class AddCompositing(bpy.types.Operator):
     layer: StringProperty(
         name="View Layer", description="Whose picture the splats go over; the first that renders by default", options={"SKIP_SAVE"}
     )
+    shadows: BoolProperty(
+        name="Shadows on Splats",
+        description="Let shadows of the scene fall on the splats of avatars that have a shadow proxy; Cycles renders them in a scene of their own",
+        default=False,
+        options={"SKIP_SAVE"},
+    )
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -37,7 +43,8 @@ class AddCompositing(bpy.types.Operator):
 
     @reporting
     def execute(self, context: bpy.types.Context) -> set[str]:
-        made = api.add_compositing(context.scene, connect=self.connect, layer=self.layer)
+        shadows = self.shadows if self.properties.is_property_set("shadows") else None
+        made = api.add_compositing(context.scene, connect=self.connect, layer=self.layer, shadows=shadows)
         for line in made.notes:
             self.report({"INFO"}, line)
         return {"FINISHED"}
@@ -53,7 +60,7 @@ class RemoveCompositing(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """Says why it cannot run."""
-        if compositing.splat_scene(context.scene) is not None:
+        if compositing.helper(context.scene) is not None:
             return True
         cls.poll_message_set("This scene's compositing has no splats")
         return False

@@ -17,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from addon_cases import api, avatars, number_cache  # noqa: E402, F401
+from addon_cases import api, avatars, number_cache, write_sound  # noqa: E402, F401
 from exr import read_exr  # noqa: E402
 from render_cases import exr_output  # noqa: E402
 
@@ -32,6 +32,7 @@ CLOSE = 0.05
 def film(api: ModuleType, avatars: Path, shipped: Shipped, scene: bpy.types.Scene, tmp_path: Path) -> bpy.types.Scene:
     """A saved file: a head whose moving splats lie at x = frame, baked for frames 0 to 24; 20 pixels are a frame."""
     head = api.import_avatar(avatars / "head.safetensors")
+    api.attach_audio(head, write_sound(tmp_path / "speech.wav"))  # a sequencer with sound alone renders nothing
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
     scene.collection.objects.link(camera)
     camera.location, camera.rotation_euler = (ACROSS / 2 - 1, -5.0, 0.0), (np.pi / 2, 0.0, 0.0)
