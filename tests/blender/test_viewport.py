@@ -11,17 +11,21 @@ from typing import Any
 import bpy
 import numpy as np
 import pytest
+from mathutils import Matrix
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import splat_cases as cases  # noqa: E402
-from render_cases import Source, close, display, into_framebuffer, load, region_of, shot, source  # noqa: E402, F401
+from render_cases import Source, avatar, close, display, into_framebuffer, load, region_of, shot, source  # noqa: E402, F401
 
 
-def draw_viewport(load: Callable[[str], ModuleType], target: str, **options: Any) -> np.ndarray:
-    """`viewport.draw_region` into a framebuffer of its own, with the 3D viewport of the start-up screen."""
-    space = next(a.spaces.active for s in bpy.data.screens for a in s.areas if a.type == "VIEW_3D")
-    region, data = region_of(VIEW, PROJECTION, 96, 64)
+def draw_viewport(load: Callable[[str], ModuleType], target: str, matrices: tuple[np.ndarray, np.ndarray] | None = None,
+                  clip_planes: np.ndarray | None = None, space: bpy.types.SpaceView3D | None = None, **options: Any) -> np.ndarray:
+    """`viewport.draw_region` into a framebuffer of its own, with a 3D viewport of the start-up file."""
+    space = space or next(a.spaces.active for s in bpy.data.screens for a in s.areas if a.type == "VIEW_3D")
+    region, data = region_of(*(matrices or (VIEW, PROJECTION)), 96, 64)
+    if clip_planes is not None:
+        data.use_clip_planes, data.clip_planes = True, clip_planes
     depsgraph = bpy.context.evaluated_depsgraph_get()
     return into_framebuffer(lambda: load("addon.draw.viewport").draw_region(depsgraph, space, region, data, target, **options))
 
@@ -135,3 +139,94 @@ def test_rendered_mode(viewport: ModuleType, source: Source, load: Callable[[str
         behind = np.zeros(4) if transparent else np.array([0.2, 0.3, 0.4, 1.0])
         difference = np.abs(found - (linear + (1 - alpha) * behind))
         assert difference.max() < 0.02 and difference.mean() < 1e-3
+
+
+def test_views_of_every_kind(viewport: ModuleType, source: Source, load: Callable[[str], ModuleType]) -> None:
+    """Orthographic, close with a wide lens, and clipped near and far; several objects, one of them mirrored, one an instance."""
+    obj = bpy.data.objects["avatar"]
+    mirrored = avatar("avatar.mirrored")
+    mirrored.location, mirrored.scale, mirrored.rotation_euler = (-0.5, 0.3, 0.2), (-0.6, 0.9, 0.5), (0.2, 0.4, 1.0)
+    group = bpy.data.collections.new("group")
+    inside = avatar("avatar.inside", group)
+    empty = bpy.data.objects.new("instancer", None)
+    empty.instance_type, empty.instance_collection = "COLLECTION", group
+    empty.location, empty.scale = (0.5, -0.2, 0.1), (0.5, 0.5, -0.5)
+    bpy.context.scene.collection.objects.link(empty)
+    bpy.context.view_layer.update()
+    splats = [source(obj, 0.0).at(np.array(m)) for m in (obj.matrix_world, mirrored.matrix_world, empty.matrix_world @ inside.matrix_world)]
+    for view, projection in (
+        (cases.look(5.0, 2.0, -0.4), cases.parallel(96, 64, 2.6)),
+        (cases.look(1.5), cases.perspective(96, 64, 0.6, (0.3, -0.2))),
+    ):
+        expected = cases.rasterise(splats, view, projection, 96, 64).combined
+        assert expected[..., 3].max() > 0.9
+        close(draw_viewport(load, "display", (view, projection)), expected)
+        assert viewport.problems() == ()
+    # The view's own clip range, and the planes of Clip Region (Alt B).
+    near, far = 2.8, 3.1
+    world = [one.means @ one.matrix_world[:3, :3].T.astype(np.float32) + one.matrix_world[:3, 3].astype(np.float32) for one in splats]
+    for kept, options in (
+        ([(-(w @ VIEW[2, :3] + VIEW[2, 3]) > near) & (-(w @ VIEW[2, :3] + VIEW[2, 3]) < far) for w in world],
+         {"matrices": (VIEW, cases.perspective(96, 64, near=near, far=far))}),
+        ([(w[:, 0] >= 0.1) & (w[:, 2] <= 0.2) for w in world],
+         {"clip_planes": np.array([[1, 0, 0, -0.1], [0, 0, -1, 0.2], [0, 1, 0, 9], [0, -1, 0, 9], [0, 0, 0, -1], [0, 0, 0, -1.0]])}),
+    ):
+        chosen = [one.__class__(**{**{n: getattr(one, n)[k] for n in source.arrays}, "matrix_world": one.matrix_world})
+                  for one, k in zip(splats, kept)]
+        assert 20 < sum(map(len, chosen)) < 400
+        close(draw_viewport(load, "display", **options), cases.rasterise(chosen, VIEW, PROJECTION, 96, 64).combined)
+
+
+def test_local_view(viewport: ModuleType, load: Callable[[str], ModuleType]) -> None:
+    """What is not in a viewport's local view is not drawn in it."""
+    one, other = bpy.data.objects["avatar"], avatar("avatar.second")
+    other.location.x = 0.8
+    window = bpy.context.window_manager.windows[0]
+    area = next(a for a in window.screen.areas if a.type == "VIEW_3D")
+    region, space = next(r for r in area.regions if r.type == "WINDOW"), area.spaces.active
+    both = draw_viewport(load, "display", space=space)
+    other.hide_set(True)
+    alone = draw_viewport(load, "display", space=space)
+    other.hide_set(False)
+    assert np.abs(alone - both).max() > 0.3
+    bpy.context.view_layer.update()
+    one.select_set(True)
+    other.select_set(False)
+    with bpy.context.temp_override(window=window, area=area, region=region):
+        bpy.ops.view3d.localview(frame_selected=False)
+        assert space.local_view is not None
+        assert np.array_equal(draw_viewport(load, "display", space=space), alone)
+        bpy.ops.view3d.localview(frame_selected=False)
+    assert np.array_equal(draw_viewport(load, "display", space=space), both)
+
+
+def test_rendered_mode_hides_splats_behind_meshes(viewport: ModuleType, load: Callable[[str], ModuleType]) -> None:
+    """As a render does; the meshes are read again where something changed."""
+    scene = bpy.context.scene
+    scene.render.film_transparent = True
+    plane = bpy.data.objects.new("plane", bpy.data.meshes.new("plane"))
+    plane.data.from_pydata([(-9, -9, 0), (9, -9, 0), (9, 9, 0), (-9, 9, 0)], [], [(0, 1, 2, 3)])
+    scene.collection.objects.link(plane)
+    plane.matrix_world = Matrix(np.linalg.inv(VIEW).tolist()) @ Matrix.Translation((0, 0, -1.5))  # between the camera and the avatar
+    space = next(a.spaces.active for s in bpy.data.screens for a in s.areas if a.type == "VIEW_3D")
+    region, data = region_of(VIEW, PROJECTION, 96, 64)
+    context, drawer = SimpleNamespace(space_data=space, region=region, region_data=data), SimpleNamespace(_meshes=None)
+    engine = load("addon.render_engine").UA3DTalkRenderEngine
+
+    def draws() -> bool:
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        found = into_framebuffer(lambda: engine.view_draw(drawer, context, depsgraph))
+        assert viewport.problems() == ()
+        return bool(found.any())
+
+    assert not draws()
+    kept = drawer._meshes
+    assert not draws() and drawer._meshes is kept, "read once"
+    plane.hide_set(True)
+    engine.view_update(drawer, context, bpy.context.evaluated_depsgraph_get())
+    assert draws()
+    plane.hide_set(False)
+    engine.view_update(drawer, context, bpy.context.evaluated_depsgraph_get())
+    assert not draws()
+    scene.ua3dtalk_render.meshes_hide_splats = False
+    assert draws()
