@@ -56,8 +56,7 @@ def write(obj: bpy.types.Object, scene: bpy.types.Scene, plans: Mapping[str, Key
     """Set the keys of plans {slider: plan}; the sliders then show the current frame."""
     for name, plan in plans.items():
         path = PREFIX + name
-        if plan.clear is not None:
-            _remove_between(compat.fcurve(obj, path), *plan.clear)
+        _remove_between(compat.fcurve(obj, path), *plan.clear)
         for at, value in plan.set.items():
             setattr(obj.ua3dtalk, name, value)
             obj.keyframe_insert(path, frame=at, group=GROUP)

@@ -92,7 +92,7 @@ class AvatarProperties(bpy.types.PropertyGroup):
     )
 
     sound_lead: FloatProperty(
-        name="Sound Lead (ms)", description="Milliseconds by which the mouth is ahead of the sound; below 0 it comes after it. 20 to 60 often look best",
+        name="Lead (ms)", description="Milliseconds by which the mouth is ahead of the sound; below 0 it comes after it. 20 to 60 often look best",
         default=0.0, min=-1000.0, max=1000.0, soft_min=-200.0, soft_max=200.0, step=500, precision=0, **_SETTING,
     )  # fmt: skip
     smoothing: FloatProperty(

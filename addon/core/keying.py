@@ -19,12 +19,12 @@ class KeyPlan:
 
     Attributes:
         set: {frame: value}.
-        clear: open span of frames in which older keys go; None: none do.
+        clear: open span of frames in which older keys go.
         shapes: {frame: Blender's interpolation from that key to the next}; the user's own where a key is not named.
     """
 
     set: dict[float, float]
-    clear: tuple[float, float] | None = None
+    clear: tuple[float, float]
     shapes: Mapping[float, str] = field(default_factory=dict)
 
 
@@ -126,7 +126,7 @@ def few_keys(values: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 def plan_values(frames: np.ndarray, values: Mapping[str, np.ndarray], tolerance: float) -> dict[str, KeyPlan]:
-    """Keys that follow values on `frames` [F] within `tolerance`, straight from key to key, in the place of all older keys there.
+    """Keys that follow values on `frames` [F], one at least, within `tolerance`, straight from key to key, in the place of all older keys there.
 
     A slider that stays the same throughout gets its first and last key alone.
     """
@@ -134,10 +134,9 @@ def plan_values(frames: np.ndarray, values: Mapping[str, np.ndarray], tolerance:
     table = np.stack([np.asarray(values[name], np.float64) for name in names], axis=1)
     at = np.asarray(frames, np.float64).tolist()
     rows = few_keys(table, tolerance).tolist()
-    clear = (at[0], at[-1]) if at else None
     plans = {}
     for column, name in enumerate(names):
         ends = rows if np.ptp(table[:, column]) > 1e-9 else [rows[0], rows[-1]]
         keys = {at[row]: float(table[row, column]) for row in ends}
-        plans[name] = KeyPlan(keys, clear, dict.fromkeys(keys, "LINEAR"))
+        plans[name] = KeyPlan(keys, (at[0], at[-1]), dict.fromkeys(keys, "LINEAR"))
     return plans
