@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -179,6 +180,33 @@ def test_a_writer_begins_again(tmp_path: Path) -> None:
     for frame, seed in ((0, 43), (1, 1), (7, 1)):
         check(reader, frame, seed)
     assert (tmp_path / reader.header.store / "motion.bin").stat().st_size <= 4 * 2000
+
+
+def test_a_writer_that_begins_again_sees_the_bake_that_took_its_place(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        put(target, 0)
+    target.begin(header())
+    target.close()
+    with writer(tmp_path, "b" * 64) as other:
+        put(other, 0, seed=5)
+        other.finish()
+    target.begin(header())
+    with target:
+        assert not target.is_shown and not target.has(0, key(0))
+        put(target, 0, seed=6)
+        check(CacheReader(tmp_path), 0, 5)
+        target.finish()
+    check(CacheReader(tmp_path), 0, 6)
+
+
+def test_the_lie_of_the_arrays_in_memory_does_not_matter(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        target.put(0, key(0), *motion(3))
+        target.put(1, key(1), *(np.asfortranarray(part) for part in motion(3)))
+    store = next(tmp_path.glob("store-*"))
+    for name in FRAME_FILES:
+        data = (store / name).read_bytes()
+        assert data[: len(data) // 2] == data[len(data) // 2 :] and any(data), name
 
 
 def test_frames_share_data_by_key(tmp_path: Path) -> None:
@@ -396,9 +424,9 @@ def test_a_store_outside_the_folder_is_refused(tmp_path: Path) -> None:
 def test_frames_that_are_not_finite_are_refused_and_the_old_one_stays(tmp_path: Path) -> None:
     with writer(tmp_path) as target:
         put(target, 0)
-        for part, at in ((0, (3, 1)), (5, (7, 2))):
+        for part, at, value in itertools.product(range(6), (3, 99), (np.nan, np.inf)):
             parts = motion(1)
-            parts[part][at] = np.nan
+            parts[part][at] = value
             with pytest.raises(UserError, match="Frame 0"):
                 target.put(0, key(1), *parts)
     check(CacheReader(tmp_path), 0, 0)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ua3dtalk.engine.avatar.tensors import load_tensors, save_tensors
+from ua3dtalk.engine.avatar.tensors import SMALL, load_tensors, save_tensors
 from ua3dtalk.engine.errors import UserError
 from ua3dtalk.engine.shot import (
     STRENGTHS, EmotionCurves, Shot, automatic_blinks, automatic_brows, compose_shot, frame_keys, load_emotion, load_shot, save_shot,
@@ -100,6 +100,16 @@ def test_shot_file_round_trip(tmp_path: Path) -> None:
         (tmp_path / "cut").write_bytes(data[:end])
         with pytest.raises(UserError):
             load_shot(tmp_path / "cut")
+
+
+def test_a_long_shot_s_file_is_let_go(tmp_path: Path) -> None:
+    """Files above a size are mapped; what was loaded is no part of them."""
+    base = shot(SMALL // 80)
+    save_shot(base, tmp_path / "shot")
+    assert (tmp_path / "shot").stat().st_size > SMALL
+    again = load_shot(tmp_path / "shot")
+    (tmp_path / "shot").write_bytes(bytes((tmp_path / "shot").stat().st_size))
+    assert not len(changed(base, again))
 
 
 def test_a_shot_file_of_version_1_is_as_learned(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """safetensors files with numpy alone: Blender's Python has nothing else.
 
 A file is 8 bytes (length of the header, little endian), a JSON header ({name: {dtype, shape, data_offsets}} and
-`__metadata__`: {str: str}), and the tensors' bytes. Reading maps the file into memory and runs no code.
+`__metadata__`: {str: str}), and the tensors' bytes. Reading runs no code; what is not small is mapped
+into memory instead.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Mapping
@@ -17,6 +19,8 @@ from ..errors import UserError
 from ..files import atomic_write
 
 MAX_HEADER = 64 << 20
+SMALL = 1 << 18
+"""Bytes of a file up to which reading it all is quicker than mapping it."""
 
 _TO_NUMPY = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
@@ -62,7 +66,7 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappin
 
 
 def load_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Map a safetensors file into memory.
+    """Read a safetensors file: a large one is mapped into memory.
 
     Returns:
         read-only arrays by name, and the text metadata.
@@ -76,13 +80,14 @@ def load_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         return UserError(f"{path}: {why}.", "Choose a whole safetensors file, or copy it again.")
 
     try:
-        size = path.stat().st_size
         with open(path, "rb") as handle:
-            start = handle.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            size = os.fstat(handle.fileno()).st_size
+            data = handle.read(size if size <= SMALL else 8)
+            size = len(data) if size <= SMALL else size
+            length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 0
             if not 2 <= length <= min(MAX_HEADER, size - 8):
                 raise refuse("not a safetensors file, or cut short in its header")
-            text = handle.read(length)
+            text = data[8 : 8 + length] if size <= SMALL else handle.read(length)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.", "Check the path and its permissions.") from error
     try:
@@ -96,7 +101,7 @@ def load_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise refuse("not a safetensors file (its header is no JSON object)") from error
 
     start_of_data = 8 + length
-    data = np.memmap(path, dtype=np.uint8, mode="r") if size > start_of_data else np.zeros(start_of_data, np.uint8)
+    buffer = data if size <= SMALL else np.memmap(path, dtype=np.uint8, mode="r")
     tensors: dict[str, np.ndarray] = {}
     for name, entry in header.items():
         try:
@@ -114,8 +119,6 @@ def load_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             raise refuse(f"tensor {name!r} is described wrongly in the header") from error
         if start_of_data + end > size:
             raise refuse(f"cut short: tensor {name!r} ends at byte {start_of_data + end}, the file at {size}")
-        piece = data[start_of_data + begin : start_of_data + end]
-        if (start_of_data + begin) % kind.itemsize:
-            piece = np.array(piece)  # a file of another writer may be unaligned; a view would be refused
-        tensors[name] = np.asarray(piece).view(kind).reshape(shape)
+        tensor = np.ndarray(shape, kind, buffer, start_of_data + begin)
+        tensors[name] = tensor if tensor.flags.aligned else tensor.copy()  # a file of another writer may be unaligned
     return tensors, metadata

@@ -16,6 +16,7 @@ import numpy as np
 from .. import __version__
 from ..avatar import EMOTIONS
 from ..cache import SHARES, CacheHeader, CacheWriter
+from ..cache.layout import CHANNELS
 from ..deform.fast import BranchMotion
 from ..deform.parameters import VIEWS
 from ..errors import Cancelled, UserError
@@ -36,7 +37,8 @@ FINEST = 0.02
 """Seconds between the times at which it looks a view up, at most: further apart, what is faster would be taken for something slow."""
 
 Frame = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""means [M,3], quats [M,4], scales [M,3], aleatoric [M], epistemic [M], shares [M,4] of the moving Gaussians, in Blender's frame."""
+"""means [M,3], quats [M,4], scales [M,3], aleatoric [M], epistemic [M], shares [M,4] of the moving Gaussians, in Blender's frame; in
+memory channel by channel."""
 Progress = Callable[[int, int, str, Sequence[int]], None]
 """(frames done, frames in all, a line of text, scene frames that have become readable since the last call)."""
 
@@ -134,12 +136,19 @@ class Baker:
 
         def frames() -> Iterator[Frame]:
             moved = self.deformer.moved(motion, strength)
-            parts = [(*moved[branch], getattr(motion, branch)) for branch in moved]
-            shares = np.concatenate([_by_view(branch, getattr(motion, branch)) for branch in moved], axis=1)
             for f in range(count):
-                means, quats, scales = (np.concatenate([part[i][f] for part in parts]) for i in range(3))
-                variances = (np.concatenate([getattr(part[3], name)[f] for part in parts]) for name in ("aleatoric", "epistemic"))
-                yield (means @ head.turn_means, quats @ head.turn_quats, scales * head.meta.metres_per_unit, *variances, shares[f])
+                values, end = np.empty((CHANNELS + len(SHARES), len(head.moving)), np.float32), 0  # in the order of the cache
+                for branch, (means, quats, scales) in moved.items():
+                    own: BranchMotion = getattr(motion, branch)
+                    part = values[:, end : end + means.shape[1]]
+                    end += means.shape[1]
+                    np.matmul(head.turn_means.T, means[f].T, out=part[:3])
+                    np.matmul(head.turn_quats.T, quats[f].T, out=part[3:7])
+                    np.multiply(scales[f].T, head.meta.metres_per_unit, out=part[7:10], casting="same_kind")
+                    part[10], part[11] = own.aleatoric[f], own.epistemic[f]
+                    for place, view in enumerate(SHARES, CHANNELS):
+                        part[place] = own.shares[f, :, VIEWS[branch].index(view)] if view in VIEWS[branch] else 0
+                yield values[:3].T, values[3:7].T, values[7:10].T, values[10], values[11], values[CHANNELS:].T
 
         return frames()
 
@@ -195,10 +204,11 @@ class Baker:
         ):
             shown = writer.is_shown
             plan = self._plan(writer, self._order(first))
-            batch = next(plan, None)  # no thread lies between the request and its first frame
+            batch = next(plan, None)
             written: deque[Future[None]] = deque()
             while batch is not None:
-                waiting = ahead.submit(next, plan, None)
+                # No thread lies between the request and its first frame, nor does one take turns with its networks.
+                waiting = ahead.submit(next, plan, None) if result.computed else None
                 if stopped():
                     raise Cancelled()
                 frames = self._deform(batch.views, batch.strength, len(batch.groups), stopped)
@@ -208,7 +218,7 @@ class Baker:
                     written.append(behind.submit(write, writer, batch, frames))
                 while len(written) > WAITING or written and written[0].done():
                     written.popleft().result()
-                batch = waiting.result()
+                batch = next(plan, None) if waiting is None else waiting.result()
             for future in written:
                 future.result()
             writer.finish()
@@ -272,13 +282,6 @@ class Baker:
                 views = self.views(rows) if groups and self.deformer is not None else {}
                 yield _Batch(groups, known, up_to_date, views, self.strength(rows))
                 known, up_to_date = [], 0
-
-
-def _by_view(branch: str, motion: BranchMotion) -> np.ndarray:
-    """A branch's shares [F,M,4] in the order of SHARES; 0 for a view that it has not."""
-    shares = np.zeros((*motion.shares.shape[:2], len(SHARES)), np.float32)
-    shares[:, :, [SHARES.index(view) for view in VIEWS[branch]]] = motion.shares
-    return shares
 
 
 def smoothed(said: Callable[[np.ndarray], dict[str, np.ndarray]], times: np.ndarray, deviation: float) -> dict[str, np.ndarray]:

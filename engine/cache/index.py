@@ -14,6 +14,15 @@ from .layout import ENTRY, MAGIC
 _MAGIC = MAGIC.to_bytes(4, "little")
 
 
+def file_stamp(path: Path | str) -> tuple[int, ...]:
+    """Size, time and identity of a file, which change whenever it does; () where there is none."""
+    try:
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns, status.st_ino
+    except OSError:
+        return ()
+
+
 class Index:
     """The whole entries of `<store>/index.bin`; torn or damaged ones are left out.
 
@@ -36,12 +45,8 @@ class Index:
         self._tail = b""  # what lies before byte `_read`: another file in this one's place is seen by it
 
     def stamp(self) -> tuple[int, ...]:
-        """Changes whenever the file does: size, time, identity."""
-        try:
-            status = os.stat(self._path)
-            return status.st_size, status.st_mtime_ns, status.st_ino
-        except OSError:
-            return ()
+        """Changes whenever the file does."""
+        return file_stamp(self._path)
 
     @property
     def is_current(self) -> bool:

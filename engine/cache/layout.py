@@ -130,31 +130,42 @@ def seal(entry: np.void) -> bytes:
 
 
 def quantise(values: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[C,M] float32 -> `whole` uint16 [C,M]; `values` is used up. Largest error (high - low) / 131070.
+    """[C,M] float32 -> `whole` uint16 [C,M]. Largest error (high - low) / 131070.
 
     Returns:
         low, high: [C] float32.
+
+    Raises:
+        FloatingPointError: numbers are not finite.
     """
     if not values.shape[1]:
         return np.zeros(len(values), np.float32), np.zeros(len(values), np.float32)
     low, high = values.min(axis=1), values.max(axis=1)
-    values -= low[:, None]
-    values *= (np.float32(65535.0) / np.where(high > low, high - low, np.float32(1)))[:, None]  # at most 65535.01
-    np.copyto(whole, np.rint(values, out=values), casting="unsafe")
+    if not (np.isfinite(low) & np.isfinite(high)).all():  # NaN is both least and greatest
+        raise FloatingPointError("not finite")
+    scaled = values - low[:, None]
+    scaled *= (np.float32(65535.0) / np.where(high > low, high - low, np.float32(1)))[:, None]  # at most 65535.01
+    np.copyto(whole, np.rint(scaled, out=scaled), casting="unsafe")
     return low, high
 
 
 def quantise_shares(shares: np.ndarray, whole: np.ndarray) -> None:
-    """[M,4] of sum 1 (or 0: unknown) -> `whole` uint8 [4,M] of sum 255 (or 0). Largest error 1/255; what is 0 stays 0."""
+    """[M,4] of sum 1 (or 0: unknown) -> `whole` uint8 [4,M] of sum 255 (or 0). Largest error 1/255; what is 0 stays 0.
+
+    Raises:
+        FloatingPointError: numbers are not finite.
+    """
     edges = np.empty((len(SHARES), len(shares)), np.float32)
     total = np.float32(0)
     for view, share in enumerate(np.asarray(shares, np.float32).T):
         total = np.add(total, share, out=edges[view])
+    if not np.isfinite(edges[-1]).all():
+        raise FloatingPointError("not finite")
     edges *= 255
     np.rint(edges, out=edges)
     np.minimum(edges, 255, out=edges)
-    edges[1:] -= edges[:-1].copy()
     np.copyto(whole, edges, casting="unsafe")
+    whole[1:] -= whole[:-1].copy()
 
 
 def restore(whole: np.ndarray, low: np.ndarray, high: np.ndarray, out: np.ndarray) -> None:

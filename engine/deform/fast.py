@@ -87,15 +87,18 @@ class Deformer:
         if self.device.type == "cpu":
             torch.set_num_threads(1)
         self._branches: dict[str, Branch] = {}
-        self._rest: dict[str, tuple[np.ndarray, ...]] = {}  # raw means, quats, scales of what moves
+        self._rest: dict[str, tuple[np.ndarray, ...]] = {}  # raw means, quats, scales [C,M] of what moves
+        self._still: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # its quats and scales, activated
         for branch in avatar.branches:
             tensors = branch_tensors(avatar.tensors, branch)
             if tensors:
                 net = BranchNetwork.from_tensors(branch, tensors, avatar.meta.logvar_bound, _name(avatar), planes=False)
                 rows = avatar.moving(branch)
                 rest = (avatar.tensors[f"{branch}.{name}"] for name in ("means", "quats", "scales"))
-                self._rest[branch] = tuple(np.asarray(tensor, np.float32)[rows] for tensor in rest)
-                samples = sample_fields(branch, tensors, self._rest[branch][0], _name(avatar))
+                means, quats, scales = (np.asarray(tensor, np.float32)[rows] for tensor in rest)
+                self._rest[branch] = tuple(np.ascontiguousarray(x.T) for x in (means, quats, scales))
+                self._still[branch] = tuple(np.asfortranarray(x) for x in (normalise(quats), softplus(scales)))
+                samples = sample_fields(branch, tensors, means, _name(avatar))
                 self._branches[branch] = _branch(net, samples, self.device)
 
     @property
@@ -142,7 +145,8 @@ class Deformer:
 
         Returns:
             branch -> means [F,M,3], quats [F,M,4] of length 1, scales [F,M,3], float32; where nothing but the means
-            moves (the mouth), quats and scales are read-only views of one frame.
+            moves (the mouth), quats and scales are read-only views of one frame. In memory they lie channel by channel, as
+            in the cache.
         """
         found, start = {}, 0
         for branch, (means, quats, scales) in self._rest.items():
@@ -153,10 +157,11 @@ class Deformer:
                 own = strength[:, start : start + shape[1], None]
                 d_means, d_quats, d_scales = (None if delta is None else own * delta for delta in (d_means, d_quats, d_scales))
             start += shape[1]
-            turned = normalise(quats if d_quats is None else quats + d_quats)
-            sized = softplus(scales if d_scales is None else scales + d_scales)
+            turned, sized = self._still[branch]
+            if d_quats is not None and d_scales is not None:
+                turned, sized = normalise(_added(quats, d_quats)), softplus(_added(scales, d_scales))
             found[branch] = (
-                means + d_means,
+                _added(means, d_means),
                 np.broadcast_to(turned, (*shape, 4)),
                 np.broadcast_to(sized, (*shape, 3)),
             )
@@ -346,6 +351,11 @@ class Fuse:
             logvars = self.bound * (logvars / self.bound).tanh()
         solved = solve_rows(means, logvars)
         return solved.mean, *diagonal_uncertainty(solved.variance, solved.contrasts), solved.good
+
+
+def _added(rest: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """rest [C,M] plus what moves it [F,M,C]: [F,M,C], channel by channel in memory, where what follows runs along the Gaussians."""
+    return np.add(rest, delta.swapaxes(1, 2), order="C").swapaxes(1, 2)
 
 
 def _branch(net: BranchNetwork, samples: Mapping[str, np.ndarray], device: torch.device) -> Branch:

@@ -16,7 +16,7 @@ from ..errors import UserError
 FORMAT_VERSION = 2
 METADATA = "ua3dtalk_shot"
 # Raised whenever the engine would give other numbers for the same shot, so that older frames count as out of date.
-RESULT_REVISION = 2
+RESULT_REVISION = 3
 SMOOTHING_MAX = 1.0
 STRENGTHS = ("upper", "lower", "lips")
 
@@ -154,9 +154,9 @@ def load_shot(path: Path) -> Shot:
         for name, kind, tail in _ARRAYS:
             if arrays[name].shape != (count, *tail) or arrays[name].dtype != kind:
                 raise ValueError(name)
-        for name in ("keyed", "intensity", "mix", "au", *STRENGTHS):
-            if not np.isfinite(arrays[name]).all():
-                raise ValueError(name)
+        numbers = np.concatenate([arrays[name].reshape(-1) for name in ("keyed", "intensity", "mix", "au", *STRENGTHS)])
+        if not np.isfinite(numbers).all():
+            raise ValueError("numbers that are not finite")
         if np.any(np.diff(arrays["frames"]) <= 0) or not 0 < float(about["fps"]) < 1e6:
             raise ValueError("frames")
         if not 0 <= float(about["smoothing"]) <= SMOOTHING_MAX:
