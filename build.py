@@ -4,6 +4,7 @@
     python3 build.py demo       make a talking head from the bundled avatar and speech: .blend, frames, EXR, film
     python3 build.py test       pass the tests, in the engine's environment and in every Blender at hand
     python3 build.py package    write and validate dist/ua3dtalk-<version>.zip and its repository's index.json
+    python3 build.py window     an animator's day by mouse and keys in the window of the real Blender (Linux, see tests/window)
     python3 build.py system-packages    name the system packages that are missing (Debian's names)
 
 Environments are made in .venv/ when they are needed, from pinned versions, and used again. Python 3.11 or later.
@@ -35,6 +36,7 @@ VENV = ROOT / ".venv"
 STAGE = ROOT / "build" / "stage" / "ua3dtalk"
 DIST = ROOT / "dist"
 OUT = ROOT / "out" / "demo"
+WINDOW_OUT = ROOT / "out" / "window"
 
 STAGED = ("LICENSE", "blender_manifest.toml", "addon", "engine")
 NOT_STAGED = re.compile(r"(^|/)(__pycache__|tests|\.[^/]*)(/|$)|\.py[co]$|~$")
@@ -512,6 +514,31 @@ def demo(audio: Path | None, avatar: Path | None, out: Path, blender: Path | Non
     call([*start, *command], "the demo", BLENDER_USER_RESOURCES=str(user), UA3DTALK_PYTHON=str(ENGINE.python))
 
 
+def window(root: Path | None, out: Path) -> int:
+    """Make the walk through Blender's window (tests/window/walk.py) and say what each step found. Returns the exit status.
+
+    Args:
+        root: folder of tests/window/make_root.py; None takes what UA3DTALK_WINDOW_ROOT names.
+        out: the folder that receives result.json, log.txt and pictures/.
+    """
+    sys.path.insert(0, str(ROOT / "tests"))
+    from window import sandbox
+
+    ensure(ENGINE)
+    root = root.absolute() if root is not None else sandbox.named_root()
+    reason = sandbox.reason_against(root, ENGINE.python)
+    if reason is not None:
+        raise BuildError(reason)
+    assets = ROOT / "addon" / "assets"
+    result = sandbox.walk(root, out, package(), ENGINE.python, assets / "demo_avatar.safetensors", assets / "demo_speech.flac")
+    for step in result["steps"]:
+        say(f"{step['name']}, {step['seconds']:g} s: {', '.join(f'{k} {v}' for k, v in step['facts'].items())}")
+    say(f"{out}: result.json, log.txt, pictures; {result['seconds']:g} s")
+    if result["error"]:
+        raise BuildError(f"the walk ended at {result['failed']}: {result['error'].strip().splitlines()[-1]}")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="build.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -523,6 +550,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     d.add_argument("--blender", type=Path, help="a Blender program, instead of the bpy wheel")
     commands.add_parser("test", help="pass the tests; what follows goes to pytest", add_help=False, prefix_chars="\0")
     commands.add_parser("package", help="build and validate the extension")
+    w = commands.add_parser("window", help="walk through the window of the real Blender")
+    w.add_argument("--root", type=Path, help="folder of tests/window/make_root.py (default: what UA3DTALK_WINDOW_ROOT names)")
+    w.add_argument("--out", type=Path, default=WINDOW_OUT, help="the folder that receives everything (default: out/window)")
     commands.add_parser("system-packages", help="name the Debian packages that are missing")
     chosen, rest = parser.parse_known_args(arguments)
     if rest and chosen.command != "test":
@@ -534,6 +564,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             demo(chosen.audio, chosen.avatar, chosen.out, chosen.blender)
         elif chosen.command == "package":
             package()
+        elif chosen.command == "window":
+            return window(chosen.root, chosen.out)
         elif chosen.command == "system-packages":
             print(*dict.fromkeys({**missing_system_packages(), **missing_programs()}.values()))
     except BuildError as error:

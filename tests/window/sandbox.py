@@ -6,15 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .make_root import PROGRAMS, is_whole
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-from make_root import PROGRAMS, is_whole  # noqa: E402
 
 VARIABLE = "UA3DTALK_WINDOW_ROOT"
 """Environment variable that names the root folder."""
@@ -30,6 +29,12 @@ for _ in $(seq 200); do [ -e /tmp/.X11-unix/X9 ] && break; sleep 0.05; done
 export DISPLAY=:9
 exec blender --factory-startup --enable-event-simulate -p 0 0 {width} {height} --python-exit-code 1 --python /walk/walk.py
 """
+
+
+def named_root() -> Path | None:
+    """The root folder that the environment names."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).absolute() if named else None
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def walk(root: Path, out: Path, zip_path: Path, python: Path, avatar: Path, soun
         root: folder of make_root.py. out: receives result.json, log.txt and pictures/; what an earlier walk left there goes.
         zip_path: the built extension. python: the engine's. avatar, sound: what is imported. limit: seconds.
     Returns:
-        The result: {"steps": [{"name", "seconds", "facts"}], "error": text or None, "failed": name or None, "measured", ...}
+        {"steps": [{"name", "seconds", "facts"}], "failed": name of a step or None, "error": text or None, "measured", "seconds"}
     """
     out = out.absolute()
     for name in (PICTURES, *_OWN):
