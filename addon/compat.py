@@ -64,6 +64,11 @@ def mark_as_splats(cloud: bpy.types.PointCloud) -> bool:
     return True
 
 
+def draws_splats(cloud: bpy.types.PointCloud) -> bool:
+    """True where Blender's own engines draw the point cloud as Gaussian splats."""
+    return getattr(cloud, "type", "") == "GAUSSIAN_SPLAT"
+
+
 def write_attribute(cloud: bpy.types.PointCloud, name: str, kind: str, values: np.ndarray) -> None:
     """Set a point attribute, made if missing. kind: `vector`, `quaternion`, `float4`, `float` or `integer`.
 

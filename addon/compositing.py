@@ -213,6 +213,9 @@ def _connect(
         notes.append(f"The output keeps what it had; connect the node {result.node.label!r} where you want the picture")
     if not compat.compositor_in_use(scene):
         notes.append("The compositor is switched off: the render shows the picture once it is on")
+    for obj in avatar.avatars(scene.objects):
+        if compat.draws_splats(obj.data) and obj.visible_camera:
+            notes.append(f"This Blender draws splats itself: {obj.name} comes twice until its Visibility > Ray Visibility > Camera is off")
     return Compositing(splats, helper(scene, SHADOWS), tree, result, goes_there, notes)
 
 

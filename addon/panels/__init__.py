@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 
 from .. import avatar
-from . import bake, character, emotion, trust
+from . import bake, character, emotion, render, trust
 from .character import register, unregister
 from .layout import lines
 
@@ -70,6 +70,7 @@ _PARTS = (
     ("bake", "Bake", bake.draw_bake, False, ""),
     ("trust", "Where to Trust It", trust.draw_trust, True, ""),
     ("display", "Display", bake.draw_display, True, ""),
+    ("render", "Render", render.draw_render, True, ""),
     ("engine", "Engine", bake.draw_engine, True, ""),
 )
 """(name, label, what draws it, closed at first, name of the panel that it belongs to)."""

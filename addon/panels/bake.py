@@ -58,7 +58,7 @@ def draw_bake(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.t
 
 
 def draw_display(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.types.Object) -> None:
-    """What the 3D views show, and what renders with."""
+    """What the 3D views show."""
     settings = context.scene.ua3dtalk_display
     layout.prop(settings, "display", text="")
     if settings.display not in ("COLOR", "BRANCH", "OBJECT"):
@@ -68,8 +68,6 @@ def draw_display(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bp
     layout.prop(context.scene, "sync_mode", text="Playback")
     for line in viewport.problems():
         lines(layout, line, "ERROR")
-    if context.scene.render.engine != viewport.ENGINE:
-        layout.operator("ua3dtalk.use_render_engine", icon="RESTRICT_RENDER_OFF")
 
 
 def draw_engine(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.types.Object) -> None:

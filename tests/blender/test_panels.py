@@ -251,3 +251,16 @@ def test_every_operator_and_property_has_a_tooltip(head: bpy.types.Object) -> No
     animatable = {p.identifier for p in head.ua3dtalk.bl_rna.properties if p.is_animatable}
     assert {"happy", "intensity", "mix", "blink"} <= animatable
     assert not animatable & {"avatar_path", "cache_path", "bake_range", "auto_blinks", "blink_seed", "key_blend", "sound_start"}
+
+
+def test_the_render_panel_follows_the_scene(drawn: Callable[..., str], head: bpy.types.Object, api: ModuleType) -> None:
+    scene = bpy.context.scene
+    scene.render.engine = "CYCLES"
+    for wanted in ("use_render_engine", "add_compositing", "add_proxy"):
+        assert f"(ua3dtalk.{wanted})" in drawn("_render")
+    assert "remove_" not in drawn("_render")
+    api.add_proxy(head)
+    api.add_compositing(scene, shadows=True)
+    assert "(ua3dtalk.remove_compositing)" in drawn("_render") and "(ua3dtalk.remove_proxy)" in drawn("_render")
+    scene.render.engine = "UA3DTALK"
+    assert "renders splats alone" in drawn("_render") and "add_compositing" not in drawn("_render")
