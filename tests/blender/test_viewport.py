@@ -195,6 +195,9 @@ def test_local_view(viewport: ModuleType, load: Callable[[str], ModuleType]) -> 
     with bpy.context.temp_override(window=window, area=area, region=region):
         bpy.ops.view3d.localview(frame_selected=False)
         assert space.local_view is not None
+        if not one.local_view_get(space):
+            bpy.ops.view3d.localview(frame_selected=False)
+            pytest.skip("this Blender puts nothing into a local view without a window")
         assert np.array_equal(draw_viewport(load, "display", space=space), alone)
         bpy.ops.view3d.localview(frame_selected=False)
     assert np.array_equal(draw_viewport(load, "display", space=space), both)
