@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import bpy
@@ -370,3 +370,33 @@ def test_linear_numbers_do_not_depend_on_the_view(shot: bpy.types.Scene) -> None
     for transform in ("AgX", "Filmic", "Raw"):
         shot.view_settings.view_transform = transform
         assert np.array_equal(render(shot)["Combined"], plain)
+
+
+class Rows:
+    """Stands in for a layout: every property that a panel shows is to be there."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def prop(self, owner: Any, name: str, **_: Any) -> None:
+        getattr(owner, name)
+        self.shown.append(name)
+
+    def label(self, **_: Any) -> None:
+        pass
+
+    def column(self, **_: Any) -> "Rows":
+        return self
+
+
+def test_panels_show_the_settings(shot: bpy.types.Scene, load: Callable[[str], ModuleType]) -> None:
+    rows = Rows()
+    for panel in load("addon.render_settings").CLASSES:
+        if issubclass(panel, bpy.types.Panel):
+            assert panel.is_registered and "UA3DTALK" in panel.COMPAT_ENGINES
+            for draw in (panel.draw, getattr(panel, "draw_header", None)):
+                if draw is not None:
+                    draw(SimpleNamespace(layout=rows), bpy.context)
+    settings = load("addon.render_settings")
+    ours = {*settings.RenderProperties.__annotations__, *settings.PassProperties.__annotations__}
+    assert ours < set(rows.shown), "each setting has its row"
