@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 VARIABLE = "UA3DTALK_WINDOW_ROOT"
 """Environment variable that names the root folder."""
 SIZE = (1600, 1200)
-HOME = "/home/artist"
+HOME = "/artist"
 """Where the walk's folder is inside."""
 RESULT, LOG, PICTURES = "result.json", "log.txt", "pictures"
 _OWN = ("shot", "given", ".config", ".cache", ".local")
@@ -87,7 +87,7 @@ def _bubblewrap(root: Path) -> list[str]:
             command += ["--symlink", os.readlink(entry), f"/{entry.name}"]
         elif entry.name in ("usr", "etc"):
             command += ["--ro-bind", str(entry), f"/{entry.name}"]
-    command += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run", "--dir", "/var"]
+    command += "--dev /dev --proc /proc --tmpfs /tmp --tmpfs /run --dir /var".split()
     return [*command, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--die-with-parent", "--new-session", "--clearenv"]
 
 
@@ -115,7 +115,7 @@ def walk(root: Path, out: Path, zip_path: Path, python: Path, avatar: Path, soun
     for folder in engine.folders:
         command += ["--ro-bind", str(folder), str(folder)]
     environment = {
-        "HOME": HOME, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "LIBGL_ALWAYS_SOFTWARE": "1", "XDG_RUNTIME_DIR": "/tmp",
+        "HOME": HOME, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "LIBGL_ALWAYS_SOFTWARE": "1", "XDG_RUNTIME_DIR": "/run",
         "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
         "WALK": json.dumps({**names, "python": str(engine.python), "out": HOME}),
     }  # fmt: skip
