@@ -43,6 +43,25 @@ def needs_stepping(obj: bpy.types.Object) -> bool:
     return driven or (data.use_nla and any(not track.mute and track.strips for track in data.nla_tracks))
 
 
+def signature(obj: bpy.types.Object) -> tuple[object, ...]:
+    """Tells cheaply of most edits of what moves the sliders, also of those that Blender reports to nobody."""
+    data = obj.animation_data
+    if data is None:
+        return ()
+    return (
+        data.action.session_uid if data.action is not None else 0,
+        getattr(data, "action_slot_handle", 0),
+        data.use_nla,
+        *((one.data_path, one.mute, one.driver.type, one.driver.expression) for one in data.drivers if one.data_path.startswith(_PREFIX)),
+        *((one.data_path, one.mute, len(one.keyframe_points), len(one.modifiers)) for one in compat.fcurves(obj)),
+        *(
+            (track.mute, track.is_solo, strip.name, strip.mute, strip.frame_start, strip.frame_end, strip.scale, strip.influence)
+            for track in data.nla_tracks
+            for strip in track.strips
+        ),
+    )
+
+
 def now(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph | None) -> Values:
     """Each slider as Blender shows it at this moment, a value that was dragged over its F-curve included: [1] each."""
     evaluated = obj if depsgraph is None else obj.evaluated_get(depsgraph)

@@ -37,6 +37,6 @@ def tag_redraw(panels_only: bool = False, views_only: bool = False) -> None:
                 continue
             for region in area.regions:
                 # Splats cost time to draw; a number in the sidebar is no reason to.
-                is_view = area.type == "VIEW_3D" and region.type == "WINDOW"
-                if not (is_view and panels_only or views_only and not is_view):
+                is_view = area.type == "VIEW_3D" and region.type != "UI"
+                if not (is_view and panels_only or views_only and not (is_view and region.type == "WINDOW")):
                     region.tag_redraw()

@@ -149,11 +149,11 @@ def line(obj: bpy.types.Object) -> str:
         return ""
     if obj.session_uid in _lines:
         return _lines[obj.session_uid]
-    if _order is None or _order.uid != obj.session_uid:
+    if _order is None or _order.uid != obj.session_uid or not _order.left:
         return ""
     if _order.job.client.state == "starting":
         return "Live: the engine starts"
-    return f"Live: frame {next(iter(_order.left), '')}" if _order.at_playhead else f"Live: {len(_order.left)} frames on their way"
+    return f"Live: frame {next(iter(_order.left))}" if _order.at_playhead else f"Live: {len(_order.left)} frames on their way"
 
 
 # ------------------------------------------------------------------------------------------------------- the work
@@ -161,6 +161,7 @@ def line(obj: bpy.types.Object) -> str:
 
 def step(scene: bpy.types.Scene) -> float:
     """One slice of work, a few milliseconds: take in what the engine said, ask for what is wanted. Seconds until the next."""
+    end = time.perf_counter() + SLICE
     _hear(scene)
     if not _may_ask():
         if _order is not None and not _is_playing():
@@ -168,11 +169,12 @@ def step(scene: bpy.types.Scene) -> float:
         return POLL if _order is not None else RARELY
     _ask(scene, None)
     _show_due(scene)
-    looks = status.step(scene, SLICE)
-    _show_states(scene)
-    if _order is None and not looks and status.since_edit() > FILL_AFTER and time.monotonic() - _touched > FILL_AFTER:
+    looks = status.step(scene, max(end - time.perf_counter(), SLICE / 4))
+    if time.perf_counter() < end:
+        _show_states(scene)
+        _tend()
+    if _order is None and min(status.since_edit(), time.monotonic() - _touched) > FILL_AFTER:
         _fill(scene)
-    _tend()
     if _order is not None and _order.at_playhead or any(wanted is not None for _, wanted in _wants.values()):
         return SOON
     return SOON if looks else POLL if _order is not None or status.since_edit() < FILL_AFTER else RARELY
@@ -262,15 +264,16 @@ def _fill(scene: bpy.types.Scene) -> None:
     here = scene.frame_current
     for obj in status.avatars_in(scene):
         known = status.watched(obj)
-        if not obj.ua3dtalk.live or obj.library is not None or known.problem or not known.table.is_complete:
+        if not obj.ua3dtalk.live or obj.library is not None or known.problem or known.is_dirty:
             continue
         numbers, states = status.states(obj)
-        wanted = (states == OUTDATED) | (states == MISSING)
+        wanted = ((states == OUTDATED) | (states == MISSING)) & known.table.known
         # The frame that is looked at may have a value dragged over its F-curve: that stays until the user leaves it.
         wanted &= numbers != here
         rows = np.flatnonzero(wanted)
         if not len(rows):
-            _keep_shot(obj, known)
+            if known.table.is_complete:
+                _keep_shot(obj, known)
             continue
         rows = np.sort(rows[outwards(numbers[rows], here)[:CHUNK]])
         _send(obj, known.table.shot(rows), [key.tobytes() for key in known.table.keys[rows]], False)

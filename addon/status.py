@@ -42,6 +42,7 @@ class Watched:
         computing: frames that the engine has been asked for in the background.
         report, lines: for the panel.
         problem: why its shot cannot be made, in lines; empty where it can.
+        is_dirty: an edit has not been looked at yet.
         kept: version of the table whose shot is kept beside the bake.
     """
 
@@ -52,10 +53,11 @@ class Watched:
     report: StaleReport | None = None
     lines: tuple[str, ...] = _NOT_YET
     problem: tuple[str, ...] = ()
+    is_dirty: bool = True
     kept: int = -1
     _setting: shots.Setting | None = None
     _baked: tuple[Path, tuple[dict[int, bytes], str, str]] | None = None
-    _is_dirty: bool = True
+    _moved_by: tuple[object, ...] = ()
     _needs_setting: bool = True
     _reported: tuple[object, ...] = ()
     _reported_at: float = 0.0
@@ -81,7 +83,7 @@ def changed(obj: bpy.types.Object | None = None) -> None:
     global _edits, _edited_at, _names
     one = None if obj is None else _watched.get(obj.session_uid)
     for watched in _watched.values() if one is None else (one,):
-        watched._is_dirty = watched._needs_setting = True
+        watched.is_dirty = watched._needs_setting = True
         watched.failed.clear()
     if one is None:
         _names = None
@@ -183,7 +185,7 @@ def step(scene: bpy.types.Scene, seconds: float) -> bool:
     waits = False
     for obj in avatars_in(scene):
         known = watched(obj)
-        if known._is_dirty and not _begin(obj, scene, known):
+        if known.is_dirty and not _begin(obj, scene, known):
             waits = True
             continue
         while not known.table.is_complete:
@@ -191,6 +193,8 @@ def step(scene: bpy.types.Scene, seconds: float) -> bool:
                 return True
             _look(obj, scene, known, end - time.perf_counter())
         if not known.problem:
+            if time.perf_counter() >= end:
+                return True
             _tell(obj, known)
     return waits
 
@@ -207,7 +211,8 @@ def check(obj: bpy.types.Object, scene: bpy.types.Scene) -> StaleReport:
     except UserError as error:
         _give_up(known, (error.message, error.remedy))
         raise
-    known._setting, known._is_dirty, known._needs_setting, known.problem, known._reported = now, False, False, (), ()
+    known._setting, known.is_dirty, known._needs_setting, known.problem, known._reported = now, False, False, (), ()
+    known._moved_by = curves.signature(obj)
     _tell(obj, known)
     assert known.report is not None
     return known.report
@@ -237,7 +242,7 @@ def _begin(obj: bpy.types.Object, scene: bpy.types.Scene, known: Watched) -> boo
     except UserError as error:
         known._setting = None
         _give_up(known, (error.message, error.remedy))
-    known._is_dirty, known._reported = False, ()
+    known.is_dirty, known._reported, known._moved_by = False, (), curves.signature(obj)
     return True
 
 
@@ -255,7 +260,7 @@ def _look(obj: bpy.types.Object, scene: bpy.types.Scene, known: Watched, seconds
 def _give_up(known: Watched, why: tuple[str, ...]) -> None:
     known.table.begin(np.empty(0, np.int32), 0)
     known.report, known.lines, known.problem = None, why, why
-    known._is_dirty, known._reported = False, ()
+    known.is_dirty, known._reported = False, ()
 
 
 def _tell(obj: bpy.types.Object, known: Watched) -> None:
@@ -276,7 +281,7 @@ def _tell(obj: bpy.types.Object, known: Watched) -> None:
 def _baked(obj: bpy.types.Object, known: Watched) -> tuple[dict[int, bytes], str, str]:
     """As core.playback.baked_keys; a cache that was closed as nobody uses it is not opened for this."""
     folder = folder_of(obj)
-    if known._baked is None or known._baked[0] != folder or known._is_dirty or folder in frames.pool.folders or not known._baked[1][0]:
+    if known._baked is None or known._baked[0] != folder or known.is_dirty or folder in frames.pool.folders or not known._baked[1][0]:
         known._baked = (folder, baked_keys(frames.pool, folder, in_passing=True))
     return known._baked[1]
 
@@ -289,11 +294,13 @@ def _glance(scene: bpy.types.Scene) -> None:
     _glanced_at = time.monotonic()
     for obj in avatars_in(scene):
         known = watched(obj)
-        if known._is_dirty:
+        if known.is_dirty:
             continue
         try:
             now = shots.setting_of(obj, scene, avatar.hash_soon)
-            same = now == known._setting
+            moved_by = curves.signature(obj)
+            same = now == known._setting and moved_by == known._moved_by
+            known._moved_by = moved_by
             if same and known.table.frames.size:
                 same = np.array_equal(shots.bake_frames(obj, scene), known.table.frames)
         except UserError as error:

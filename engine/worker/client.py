@@ -138,7 +138,8 @@ class WorkerClient:
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                    # Windows; elsewhere the worker itself steps back behind what the user does.
+                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),
                 )
             assert self._process.stdin is not None
             self._process.stdin.write(self._token.encode() + b"\n")

@@ -37,11 +37,13 @@ class Server:
         self._generations: dict[str, int] = {}
 
     def run(self) -> None:
-        """Serve until the parent hangs up.
+        """Serve until the parent hangs up, behind what the user does with other programs.
 
         Raises:
             UserError: the parent did not prove itself.
         """
+        if hasattr(os, "nice"):
+            os.nice(5)
         self._handshake()
         reader = threading.Thread(target=self._read, name="reader", daemon=True)
         pulse = threading.Thread(target=self._pulse, name="pulse", daemon=True)

@@ -155,9 +155,9 @@ def test_an_edit_stops_what_is_on_its_way(desk: Desk, scene: bpy.types.Scene) ->
     point = desk.shipped("addon.compat").fcurve(desk.obj, "ua3dtalk.happy").keyframe_points[1]
     point.co.y = 0.5  # as the graph editor moves a key
     bpy.context.view_layer.update()
-    desk.until(desk.is_shown)
+    desk.until(lambda: desk.is_shown() and old.job.state != "running")
     assert old.job.state == "cancelled" and old.left, "it was stopped half-way"
-    assert not old.file.exists()
+    desk.until(lambda: not old.file.exists())
     desk.until(lambda: desk.live._order is not None and not desk.live._order.at_playhead)
     scene.frame_set(2000)
     desk.until(desk.is_shown)
