@@ -379,6 +379,25 @@ def test_undo_shows_what_was(desk: Desk, scene: bpy.types.Scene) -> None:
     assert np.array_equal(positions(desk.obj), face)
 
 
+def test_what_is_not_used_is_freed_and_comes_back(desk: Desk, engine: ModuleType, scene: bpy.types.Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.frame_set(5)
+    desk.until(desk.whole)
+    process = engine.current()._process
+    for name, value in {"TEND_EVERY": 0.0, "CACHES_IDLE": 0.2, "ENGINE_IDLE": 0.3}.items():
+        monkeypatch.setattr(desk.live, name, value)
+    folder = desk.folder
+    desk.rounds(80)
+    assert folder not in desk.frames.pool.folders and engine.current() is None
+    assert process.wait(20) is not None, "its memory is not freed"
+    assert desk.whole(), "what is known stays known"
+    assert not desk.frames.pool.folders
+    scene.frame_set(7)
+    assert desk.is_shown(), "it is opened again by whoever shows it"
+    monkeypatch.setattr(desk.live, "ENGINE_IDLE", 900.0)
+    desk.edit(happy=0.6)
+    desk.until(desk.is_shown)
+
+
 def test_edit_to_picture_and_the_longest_block(desk: Desk, scene: bpy.types.Scene, measured: Callable[[str], None]) -> None:
     """Told, not asserted: the machine may be busy."""
     key(desk.obj, "happy", (1, 0.0), (1000, 1.0))

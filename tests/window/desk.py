@@ -142,22 +142,39 @@ class Desk:
             at: where to pass, 0 is the region's left edge, 1 its right edge. near: height at which to begin, pixels.
         """
         key = (wanted, kind, name)
-        for _ in range(12):
+        seen: dict[str, None] = {}
+        for _ in range(6):
             region = self.region(kind, name)
             x = region.x + region.width * at
             rows = range(region.y + region.height - 12, region.y + 8, -14)
             # Where it was last, or near to that, first.
-            for y in sorted(rows, key=lambda row: abs(row - near)) if (near := self._found.get(key, near)) else rows:
-                yield from self.move(x, y)
-                if self._under(kind, name).startswith(wanted):
-                    self._found[key] = y
-                    return x, y
+            near = self._found.get(key, near)
+            for y in sorted(rows, key=lambda row: abs(row - near)) if near else rows:
+                under = yield from self._at(x, y, kind, name)
+                seen[under] = None
+                if not under.startswith(wanted):
+                    continue
+                # To its middle, for buttons touch each other; then a rest, for panels glide when one has changed its height.
+                ends = []
+                for step in (3, -3):
+                    end = y
+                    while abs(end - y) < 40 and (yield from self._at(x, end + step, kind, name)).startswith(wanted):
+                        end += step
+                    ends.append(end)
+                middle = sum(ends) / 2
+                yield from pause(0.3)
+                if (yield from self._at(x, middle, kind, name)).startswith(wanted):
+                    self._found[key] = middle
+                    return x, middle
             for _ in range(8):
                 yield from self.key("WHEELDOWNMOUSE")
-        raise Failed(f"there is no button {wanted} in the {kind} {name} region")
+        raise Failed(f"there is no button {wanted} in the {kind} {name} region; seen: {', '.join(filter(None, seen))}")
 
-    def _under(self, kind: str, name: str) -> str:
-        """What the button under the mouse is: a property's path, an operator's call, or an empty text."""
+    def _at(self, x: float, y: float, kind: str, name: str) -> Iterator[None]:
+        """Move the mouse there; returns the path of the property or the call of the operator under it, or an empty text."""
+        yield from self.move(x, y)
+        yield  # the button that is left is let go of first, and another one lights up in Blender's next turn
+        yield
         with self.over(kind, name):
             held = bpy.context.property
             if held is not None:
@@ -188,19 +205,20 @@ class Desk:
 
     def choose_file(self, operator: str, path: Path) -> Steps:
         """Fill in the file dialog that `operator` (its RNA name, `WM_OT_save_as_mainfile`) has opened, and accept by the Enter key."""
-        yield from until(lambda: self._dialog(operator), f"a file dialog of {operator}")
+        yield from until(lambda: self._dialog() == operator, f"a file dialog of {operator}")
         params = self.area("FILE_BROWSER").spaces.active.params
         params.directory, params.filename = str(path.parent).encode(), path.name
         yield from pause(0.4)  # it reads the folder
         yield from self.key_over("FILE_BROWSER", "RET")
-        yield from until(lambda: not self._dialog(operator), f"the end of the file dialog of {operator}")
+        yield from until(lambda: self._dialog() != operator, f"the end of the file dialog of {operator}")
 
-    def _dialog(self, operator: str) -> bool:
+    def _dialog(self) -> str:
+        """The operator whose file dialog is open, or an empty text."""
         for area in self.window.screen.areas:
-            if area.type == "FILE_BROWSER":
+            if area.type == "FILE_BROWSER" and area.spaces.active.params is not None:
                 active = area.spaces.active.active_operator
-                return active is not None and active.bl_rna.identifier == operator and area.spaces.active.params is not None
-        return False
+                return active.bl_idname if active is not None else ""
+        return ""
 
     # ------------------------------------------------------------------------------------------------ pictures
 

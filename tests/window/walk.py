@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from measure import Call, Gaps, OwnCode  # noqa: E402
 GIVEN: dict[str, str] = json.loads(os.environ["WALK"])
 OUT = Path(GIVEN["out"])
 EXTENSION = "bl_ext.user_default.ua3dtalk"
-FRAMES = 40
+FRAMES = 32
 FACE = 0.004
 """A mouth that moves or brows that rise change more of the viewport's pixels than this, noise changes none."""
 
@@ -194,9 +194,7 @@ class Walk:
 
     def bake_and_cancel(self) -> Steps:
         """The button 'Bake'; stopped by the X beside the progress."""
-        _, row = yield from self.desk.press("ua3dtalk.bake(", at=0.3)
-        run = part("baking").run_of(self.head)
-        check(run is not None, "no bake began")
+        run, row = yield from self.press_bake()
         self.phase("bake, with the engine's start")
         yield from until(lambda: run.done >= 2 or run.state != "running", "two frames", 240)
         self.desk.picture("baking")
@@ -212,9 +210,7 @@ class Walk:
 
     def bake(self) -> Steps:
         """Once more, to the end: what was finished is kept."""
-        yield from self.desk.press("ua3dtalk.bake(", at=0.3)
-        run = part("baking").run_of(self.head)
-        check(run is not None, "no bake began")
+        run, _ = yield from self.press_bake()
         self.phase("bake")
         yield from until(lambda: run.state != "running", "the end of the bake", 240)
         self.phase(self.now)
@@ -272,8 +268,7 @@ class Walk:
         yield from self.slide("ua3dtalk.angry", 110)
         yield from self.slide("ua3dtalk.happy", -130)
         check(self.head.ua3dtalk.angry > 0.4 and self.head.ua3dtalk.happy < 0.1, "the sliders are not where they were dragged")
-        yield from self.desk.press("ua3dtalk.bake(", at=0.3)
-        run = part("baking").run_of(self.head)
+        run, _ = yield from self.press_bake()
         self.phase("second bake, engine ready")
         yield from until(lambda: run.state != "running", "the end of the bake", 240)
         self.phase(self.now)
@@ -385,6 +380,12 @@ class Walk:
         return {"spread": round(spread, 1), "changed": round(difference(before, shown)[1], 3)}
 
     # ------------------------------------------------------------------------------------------------ what they share
+
+    def press_bake(self) -> Iterator[None]:
+        """The button 'Bake'; returns the bake that began, and the height of its row."""
+        _, row = yield from self.desk.press("ua3dtalk.bake(", at=0.3)
+        yield from until(lambda: part("baking").run_of(self.head) is not None, "a bake")
+        return part("baking").run_of(self.head), row
 
     def undo(self, redo: bool = False) -> Steps:
         """Ctrl+Z or Ctrl+Shift+Z over the 3D view."""
