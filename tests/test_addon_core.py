@@ -22,7 +22,7 @@ from ua3dtalk.addon.core.stale import ranges, stale_report
 from ua3dtalk.addon.core.states import BAKED, COMPUTING, FAILED, MISSING, OUTDATED, UNKNOWN, FrameTable, outwards
 from ua3dtalk.addon.core.timing import Placement, file_placement, nearest_first, strip_placement, whole_frames
 from ua3dtalk.engine.avatar import EMOTIONS
-from ua3dtalk.engine.cache import CacheHeader, CacheWriter
+from ua3dtalk.engine.cache import LOCK_FILE, CacheHeader, CacheWriter
 from ua3dtalk.engine.errors import UserError
 from ua3dtalk.engine.shot import Shot, frame_keys
 
@@ -300,7 +300,9 @@ def test_taking_a_bake_along(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "deep" / "new"
     assert not paths.take_along(old, new, move=True)
     make_cache(old, {1: 0.0})
+    (old / LOCK_FILE).write_text("of an engine that is at work")
     assert paths.take_along(old, new, move=False) and paths.is_cache(old) and paths.is_cache(new)
+    assert (old / LOCK_FILE).exists() and not (new / LOCK_FILE).exists(), "the copy is free to be written"
     assert not paths.take_along(old, new, move=True), "what lies there stays"
     assert paths.take_along(old, tmp_path / "moved", move=True) and not old.exists()
     assert not [p for p in tmp_path.rglob("*") if p.name.endswith(".part")]

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ...engine.cache import LOCK_FILE
 from ...engine.errors import UserError
 
 CACHE_FOLDER = "ua3dtalk_cache"
@@ -68,7 +69,8 @@ def take_along(old: Path, new: Path, move: bool) -> bool:
     partial = new.with_name(f".{new.name}.{secrets.token_hex(2)}.part")
     try:
         new.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(old, partial)
+        # The lock of an engine that is at work in the old folder is not the new one's.
+        shutil.copytree(old, partial, ignore=shutil.ignore_patterns(LOCK_FILE))
         partial.rename(new)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -94,7 +96,7 @@ def clear_cache(folder: Path) -> bool:
         for item in folder.iterdir():
             if item.is_dir() and item.name.startswith("store-"):
                 shutil.rmtree(item)
-            elif item.name in (SHOT_FILE, PENDING_FILE, "writing.lock"):
+            elif item.name in (SHOT_FILE, PENDING_FILE, LOCK_FILE):
                 item.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()

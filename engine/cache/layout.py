@@ -24,6 +24,8 @@ from ..errors import UserError
 from ..files import atomic_write
 
 FORMAT_VERSION = 2
+LOCK_FILE = "writing.lock"
+"""In a cache folder while a bake writes there."""
 SHARES = ("audio", "exp", "style", "emotion")
 """Views of the fused state in the order of a frame's shares; the inside of the mouth has no emotion."""
 MOTION_CHANNELS = 10

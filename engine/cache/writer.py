@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..files import atomic_write, write_error
 from .index import Index, file_stamp
 from .layout import (
-    CHANNELS, ENTRY, FORMAT_VERSION, FRAME_FILES, MOTION_CHANNELS, SHARES, CacheHeader, OlderFormat, quantise, quantise_shares,
+    CHANNELS, ENTRY, FORMAT_VERSION, FRAME_FILES, LOCK_FILE, MOTION_CHANNELS, SHARES, CacheHeader, OlderFormat, quantise, quantise_shares,
     read_header, seal, write_header,
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ class CacheWriter:
         self._whole = np.empty((CHANNELS, len(moving)), "<u2")
         self._shares = np.empty((len(SHARES), len(moving)), np.uint8)
         # As text: a bake of one frame opens them all, and waits for it.
-        self._lock_path = str(self.folder / "writing.lock")
+        self._lock_path = str(self.folder / LOCK_FILE)
         self._header_path = str(self.folder / "header.json")
         self._static_path = str(self._store / "static.safetensors")
         self._slot_paths = [str(self._store / name) for name in FRAME_FILES]

@@ -27,7 +27,10 @@ _SCRIPT = """
 Xvfb :9 -screen 0 {width}x{height}x24 -nolisten tcp >/tmp/xvfb.txt 2>&1 &
 for _ in $(seq 200); do [ -e /tmp/.X11-unix/X9 ] && break; sleep 0.05; done
 export DISPLAY=:9
-exec blender --factory-startup --enable-event-simulate -p 0 0 {width} {height} --python-exit-code 1 --python /walk/walk.py
+blender --factory-startup --enable-event-simulate -p 0 0 {width} {height} --python-exit-code 1 --python /walk/walk.py
+status=$?
+cat /tmp/*.crash.txt 2>/dev/null
+exit $status
 """
 
 
