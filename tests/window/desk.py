@@ -204,13 +204,16 @@ class Desk:
     # ------------------------------------------------------------------------------------------------ file dialogs
 
     def choose_file(self, operator: str, path: Path) -> Steps:
-        """Fill in the file dialog that `operator` (its RNA name, `WM_OT_save_as_mainfile`) has opened, and accept by the Enter key."""
-        yield from until(lambda: self._dialog() == operator, f"a file dialog of {operator}")
+        """Fill in the file dialog that `operator` (its RNA name or its beginning) has opened, and accept by the Enter key."""
+        try:
+            yield from until(lambda: self._dialog().startswith(operator), f"a file dialog of {operator}")
+        except Failed as failed:
+            raise Failed(f"{failed}; open is the one of {self._dialog() or 'none'}") from failed
         params = self.area("FILE_BROWSER").spaces.active.params
         params.directory, params.filename = str(path.parent).encode(), path.name
         yield from pause(0.4)  # it reads the folder
         yield from self.key_over("FILE_BROWSER", "RET")
-        yield from until(lambda: self._dialog() != operator, f"the end of the file dialog of {operator}")
+        yield from until(lambda: not self._dialog().startswith(operator), f"the end of the file dialog of {operator}")
 
     def _dialog(self) -> str:
         """The operator whose file dialog is open, or an empty text."""
