@@ -8,10 +8,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 from . import __version__
 from .errors import Cancelled, UserError
+
+Command = Callable[[str, Any, str], argparse.ArgumentParser]
+"""(name, what runs it with the parsed options, help) -> a parser to add arguments to."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, Cancelled):
-        print("interrupted; what was baked until now is kept", file=sys.stderr)
+        print("interrupted; what was finished until now is kept", file=sys.stderr)
         return 130
     return 0 if not result or result.get("ok", True) else 1
 
@@ -40,11 +43,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("--json", action="store_true", help="results (and progress) as JSON lines")
-        sub.set_defaults(run=run)
-        return sub
+    def maker(group: Any) -> Command:
+        def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+            sub = group.add_parser(name, help=text, description=text)
+            sub.add_argument("--json", action="store_true", help="results (and progress) as JSON lines")
+            sub.set_defaults(run=run)
+            return sub
+
+        return command
+
+    command = maker(commands)
 
     def compute(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where the networks run")
@@ -103,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--audio", type=Path, help="speech of the bake (the demo's)")
     sub.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
     sub.add_argument("--out", type=Path, help="file for the result (.json)")
+
+    train = commands.add_parser("train", help="learn from pictures and speech", description="Learn from pictures and speech.")
+    train_command = maker(train.add_subparsers(required=True, metavar="WHAT"))  # noqa: F841
 
     sub = command("doctor", _doctor, "what is installed, which device is used, what is missing")
     compute(sub)
