@@ -17,7 +17,7 @@ from engine.avatar import EMOTIONS, Avatar, load_avatar
 from engine.deform.fast import Deformer
 from engine.views import Track, build_providers
 
-from .evaluate_speech import aligned_clips, judge
+from engine.priors.recogniser import aligned_clips, judge
 
 LANDMARKS = ("lip_upper", "lip_lower", "lid_upper", "lid_lower", "brow")
 WIDE = 0.02  # m between the lips on a wide vowel: opening 1

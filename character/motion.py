@@ -21,7 +21,7 @@ from engine.views.content import MBP, SIL, VISEMES
 from . import weights
 from .face_model import CM_PER_METRE, FaceModel, FloatArray
 from .person_binding import Binding, deform, place_points
-from .speech_visemes import VOWELS
+from engine.priors.visemes import VOWELS
 
 EXTRA = ("tongueUp", "tongueOut", "gazePitch")
 

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from scipy.signal import butter, fftconvolve, sosfilt
 
-from .speech_espeak import Espeak, Manner
+from engine.priors.espeak import Espeak, Manner
 
 VOICE = "en-us+m3"
 # Text, manner (words a minute, volume, pitch, range), seconds of silence after it.

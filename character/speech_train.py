@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from engine.views.analysis import MELS, analyse
 from engine.views.content import PREFIX, VISEMES, ContentNet, content_inputs
 
-from .speech_corpus import Clip
-from .speech_visemes import articulate, labels
+from engine.priors.corpus import Clip
+from engine.priors.visemes import articulate, labels
 
 COUNT = len(VISEMES)
 CROP = 160  # frames

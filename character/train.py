@@ -23,7 +23,7 @@ from .face_model import FaceModel, FloatArray, load
 from .motion import Actor, Performance, fit_motion, rest_means
 from .person import SplatPerson, load_person
 from .person_sampling import PARTS, join
-from .speech_corpus import make_clips, recorded_clips
+from engine.priors.corpus import make_clips, recorded_clips
 from .speech_train import train_content
 from .train_avatar import assemble, landmark_splats
 from .train_branch import BranchTrainer, Plan, Stage, Target

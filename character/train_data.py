@@ -13,7 +13,7 @@ from engine.views.content import VISEMES, Content
 
 from .face_model import FloatArray
 from .motion import Actor, Performance, articulation_strength
-from .speech_corpus import Clip
+from engine.priors.corpus import Clip
 
 PAD = 40  # frames of silence between clips, more than an audio window reaches
 ARTICULATION = slice(len(VISEMES), 2 * len(VISEMES))  # of f_exp

@@ -87,7 +87,7 @@ def test_speech_of_another_language_opens_and_closes(face: Rig) -> None:
 def test_lips_close_on_p_b_m(face: Rig) -> None:
     """By pocketsphinx's phone times of nine clips: nearer closed than on the vowel beside it, whatever the emotion."""
     pytest.importorskip("pocketsphinx")
-    from character.evaluate_speech import align, closure_pairs, read_aloud
+    from engine.priors.recogniser import align, closure_pairs, read_aloud
 
     pairs = []
     for path, text in read_aloud(shared_data("speech")).values():
@@ -162,7 +162,7 @@ def test_the_truth_it_learned_closes_lips_and_lids_whatever_the_emotion() -> Non
 
 
 def test_articulation_closes_on_p_b_m_and_rests_in_pauses() -> None:
-    from character.speech_visemes import articulate, segments
+    from engine.priors.visemes import articulate, segments
     from engine.views.content import MBP, SIL
 
     phones = [(0.0, 0.3, ""), (0.3, 0.4, "m"), (0.4, 0.55, "ɑː"), (0.55, 0.57, "p"), (0.57, 0.7, "aɪ"), (0.7, 1.2, "")]
