@@ -221,11 +221,24 @@ def compositor_tree(scene: bpy.types.Scene, make: bool = False) -> bpy.types.Nod
             scene.compositing_node_group = tree
             compositor_output(tree, make=True)
         return scene.compositing_node_group
-    if scene.node_tree is None and make:
-        scene.use_nodes = True
+    is_there = scene.node_tree is not None and (scene.use_nodes or len(scene.node_tree.nodes) > 0)
+    if not is_there and make:
+        scene.use_nodes = is_there = True
         scene.node_tree.nodes.clear()  # Blender's example, which nobody has seen
         compositor_output(scene.node_tree, make=True)
-    return scene.node_tree
+    return scene.node_tree if is_there else None
+
+
+def drop_compositor_tree(scene: bpy.types.Scene) -> None:
+    """Leave a scene without compositing nodes, as if it never had any: an empty tree that is in use renders nothing."""
+    if _NODE_GROUPS:
+        tree = scene.compositing_node_group
+        scene.compositing_node_group = None
+        if not tree.users:
+            bpy.data.node_groups.remove(tree)
+    else:
+        scene.node_tree.nodes.clear()
+        scene.use_nodes = False
 
 
 def compositor_in_use(scene: bpy.types.Scene) -> bool:

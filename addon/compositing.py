@@ -26,6 +26,8 @@ from .draw.viewport import ENGINE
 
 PART = "ua3dtalk_part"
 """Custom property of our nodes: which part they are."""
+MADE_TREE = "ua3dtalk_made"
+"""Custom property of a tree that was made for our nodes."""
 OF, ROLE = "ua3dtalk_helps", "ua3dtalk_role"
 """Custom properties of the scenes that are made here: which scene they belong to, and what for."""
 SPLATS, SHADOWS = "splats", "shadows"
@@ -85,6 +87,8 @@ def add(scene: bpy.types.Scene, connect: bool = False, layer: str = "", shadows:
     _check(scene, layer, bool(shadows))
     had_none = compat.compositor_tree(scene) is None  # then the output is free, and nothing of the user's comes into use
     tree = compat.compositor_tree(scene, make=True)
+    if had_none:
+        tree[MADE_TREE] = True
     splats = helper(scene) or _new_scene(scene, SPLATS)
     if shadows is False:
         _remove_parts(scene, tree, SHADOWS, _LIT, _DARKENED)
@@ -116,7 +120,10 @@ def _check(scene: bpy.types.Scene, layer: str, shadows: bool) -> None:
 def remove(scene: bpy.types.Scene) -> bool:
     """Take nodes and scenes away again; all else stays. True where there were any."""
     tree = compat.compositor_tree(scene)
-    return _remove_parts(scene, tree, SPLATS, SHADOWS, _FRAME, _SCENE, _LIT, _DARKENED, _OVER)
+    found = _remove_parts(scene, tree, SPLATS, SHADOWS, _FRAME, _SCENE, _LIT, _DARKENED, _OVER)
+    if found and tree is not None and tree.pop(MADE_TREE, False) and len(tree.nodes) < 2:
+        compat.drop_compositor_tree(scene)  # all that it held was ours and the node of its output
+    return found
 
 
 def _remove_parts(scene: bpy.types.Scene, tree: bpy.types.NodeTree | None, *parts: str) -> bool:

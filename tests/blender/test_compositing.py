@@ -215,6 +215,22 @@ def test_removed_without_a_trace(stage: bpy.types.Scene, verbs: ModuleType) -> N
     assert not verbs.remove(stage)
 
 
+def test_a_scene_without_nodes_is_without_them_again(stage: bpy.types.Scene, verbs: ModuleType, load: Shipped) -> None:
+    """An empty tree that stayed in use would render nothing."""
+    compat, groups = load("addon.compat"), set(bpy.data.node_groups)
+    before = render(stage)
+    for _ in range(2):
+        assert compat.compositor_tree(stage) is None
+        assert verbs.add(stage).connected
+        check_stage(render(stage))
+        assert verbs.remove(stage) and not compat.compositor_in_use(stage)
+        assert set(bpy.data.node_groups) == groups
+        np.testing.assert_allclose(render(stage), before, atol=1e-3)
+    made = verbs.add(stage)
+    blur = made.tree.nodes.new("CompositorNodeBlur")
+    assert verbs.remove(stage) and compat.compositor_tree(stage).nodes[blur.name], "what the user put there stays"
+
+
 def test_a_tree_that_is_switched_off_stays_off(stage: bpy.types.Scene, verbs: ModuleType) -> None:
     users_nodes(stage)
     stage.render.use_compositing = False
