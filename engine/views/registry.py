@@ -10,6 +10,7 @@ from ..errors import UserError
 from .builtin import Cepstrum, MelWindow, Prosody
 from .content import Content
 from .emotion import Arousal
+from .emotion_net import Distilled
 from .track import Provider
 
 EMOTION_VIEW = "emotion"
@@ -22,6 +23,7 @@ _KINDS: dict[tuple[str, str], tuple[type, _Factory]] = {
         (Prosody, lambda weights: Prosody()),
         (Arousal, lambda weights: Arousal()),
         (Content, Content),
+        (Distilled, Distilled),
     )
 }
 
