@@ -12,6 +12,8 @@ from typing import Any, Callable, Sequence
 
 from . import __version__
 from .errors import Cancelled, UserError
+from .evaluate.cli import add as add_evaluate
+from .train.cli import add as add_train_avatar
 
 Command = Callable[[str, Any, str], argparse.ArgumentParser]
 """(name, what runs it with the parsed options, help) -> a parser to add arguments to."""
@@ -113,7 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, help="file for the result (.json)")
 
     train = commands.add_parser("train", help="learn from pictures and speech", description="Learn from pictures and speech.")
-    train_command = maker(train.add_subparsers(required=True, metavar="WHAT"))  # noqa: F841
+    train_command = maker(train.add_subparsers(required=True, metavar="WHAT"))
+    add_train_avatar(train_command)
+
+    add_evaluate(command)
 
     sub = command("doctor", _doctor, "what is installed, which device is used, what is missing")
     compute(sub)

@@ -36,6 +36,7 @@ class BranchOutput:
         d_quats: [F,M,4] to be added to the raw quaternions; None for the mouth.
         d_scales: [F,M,3] to be added to the raw scales; None for the mouth.
         view_means, view_logvars: view -> [T,F,M,L] of the members evaluated (T = 1 in stage 1); log-variances bounded.
+        audio_gate, au_gate: [M,C] and [M,6], the attention of each Gaussian to the audio's channels and the action units; None for the mouth.
     """
 
     d_means: Tensor
@@ -43,6 +44,8 @@ class BranchOutput:
     d_scales: Tensor | None = None
     view_means: dict[str, Tensor] = field(default_factory=dict)
     view_logvars: dict[str, Tensor] = field(default_factory=dict)
+    audio_gate: Tensor | None = None
+    au_gate: Tensor | None = None
 
 
 def plane_sample(plane: Tensor, place: Tensor) -> Tensor:
@@ -243,7 +246,8 @@ class BranchNetwork(nn.Module):
         """
         means = means if subset is None else means[subset]
         position = self.field(means)
-        frame = self._frame(means, position, views)
+        gates = self.gates(position) if self.branch == "face" else (None, None)
+        frame = self._frame(means, gates, views)
         statistics: dict[str, tuple[Tensor, Tensor]] = {}
         for view in VIEWS[self.branch]:
             net: UncertaintyNet = self.fuse[view]
@@ -266,9 +270,17 @@ class BranchNetwork(nn.Module):
             out.get("scales"),
             {view: pair[0] for view, pair in statistics.items()},
             {view: pair[1] for view, pair in statistics.items()},
+            *gates,
         )
 
-    def _frame(self, means: Tensor, position: Tensor, views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def gates(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """What position features [M,64] of the face multiply the audio's channels [M,C] and the action units [M,6] with."""
+        channel = self.channel[1](self.channel[0](position).relu())
+        return channel, self.au.attention[1](self.au.attention[0](position).relu()).relu()
+
+    def _frame(
+        self, means: Tensor, gates: tuple[Tensor | None, Tensor | None], views: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Each view before H is appended: [F, M, dim], or [F, 1, dim] where it is the same for every Gaussian."""
         audio = self.audio(views["audio"])[:, None]
         found = {"audio": audio, "exp": views["exp"].flatten(1)[:, None], "style": views["style"].flatten(1)[:, None]}
@@ -276,8 +288,7 @@ class BranchNetwork(nn.Module):
             return found
         mixed = self.au.fc[1](self.au.fc[0](views["au"][:, :-1]).relu())
         au = torch.cat([mixed, views["au"][:, -1:]], -1)[:, None]
-        au = au * self.au.attention[1](self.au.attention[0](position).relu()).relu()
-        found["audio"] = torch.cat([audio * self.channel[1](self.channel[0](position).relu()), au], -1)
+        found["audio"] = torch.cat([audio * gates[0], au * gates[1]], -1)
         found["emotion"] = self.emotion.gate(views["emotion"].flatten(1))[:, None] * self.emotion.field(means)
         return found
 

@@ -110,7 +110,9 @@ def make_head(random: np.random.Generator, count: int = 4200) -> Head:
     ring = np.sqrt(1 - height**2)
     sphere = np.stack([ring * np.cos(turn), height, ring * np.sin(turn)], 1)
     skin = sphere * _RADII
-    hair = (skin[:, 1] > 0.048 - 0.3 * np.minimum(skin[:, 2], 0)) | (skin[:, 2] < -0.03)
+    front = skin[:, 2] > -0.015  # an open mouth must not show the back of the head
+    sphere, skin, count = sphere[front], skin[front], int(front.sum())
+    hair = skin[:, 1] > 0.048
     shade = 0.85 + 0.15 * sphere[:, 2:] + 0.05 * random.normal(size=(count, 1))
     tint = np.where(hair[:, None], [0.22, 0.13, 0.08], np.array([0.82, 0.6, 0.48]) * shade)
     sets = [(skin, 0.0027, tint, np.where(hair, 1, 0), "")]

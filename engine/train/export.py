@@ -1,0 +1,126 @@
+"""From what was trained to the avatar file."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..avatar import EMOTIONS, Avatar, AvatarMeta, save_avatar
+from ..dataset import Frame
+from .trainer import Trainer
+
+LANDMARKS = {
+    "lip_upper": ((61, 62, 63), 4), "lip_lower": ((67, 66, 65), 4), "lid_upper": ((37, 38, 43, 44), 4), "lid_lower": ((41, 40, 47, 46), 4),
+    "brow": (tuple(range(17, 27)), 2),
+}  # fmt: skip
+"""Named splats of the face: numbers of the 68 landmarks, splats for each."""
+CLEAR = 0.3
+"""Opacity that a named splat must have."""
+THUMBNAIL = 256
+"""Pixels at most."""
+
+
+def save(trainer: Trainer, path: Path, created: str | None = None) -> Avatar:
+    """Write the avatar. Raises UserError where it cannot be."""
+    material, scene, info = trainer.material, trainer.scene, trainer.material.data.info
+    tensors: dict[str, np.ndarray] = {"emotion.prototypes": material.sources.prototypes} | material.sources.tensors
+    for branch in scene.branches:
+        splats, array = scene.splats[branch], lambda value: np.ascontiguousarray(value.detach().cpu().numpy(), np.float32)
+        tensors |= {f"{branch}.{name}": array(splats.parameters[name]) for name in ("means", "quats", "scales", "opacities")}
+        tensors[f"{branch}.sh"] = array(splats.sh(trainer.config.sh_degree))
+        tensors |= scene.nets[branch].to_tensors()
+    frame = calm(trainer)
+    tensors |= {f"landmarks.{name}": rows for name, rows in _named(trainer, frame).items()}
+    tensors["thumbnail"] = _thumbnail(trainer, frame)
+    meta = AvatarMeta(
+        name=str(info.get("name") or material.data.folder.name),
+        metres_per_unit=float(info.get("metres_per_unit", 1.0)),
+        composite="layered",
+        emotions=list(EMOTIONS),
+        views={view: found for view, found in material.sources.views.items()},
+        provenance=provenance(trainer),
+        consent=str(info.get("consent", "")),
+        licence=str(info.get("licence", "")),
+        created=created or datetime.date.today().isoformat(),
+        logvar_bound=trainer.config.logvar_bound,
+    )
+    avatar = Avatar(meta, tensors)
+    save_avatar(avatar, path)
+    return avatar
+
+
+def provenance(trainer: Trainer) -> str:
+    """What an avatar says about its making."""
+    material, config = trainer.material, trainer.config
+    lines = [str(material.data.info.get("provenance", "")).strip()]
+    starts = ", ".join(f"{branch}: {kind}" for branch, kind in trainer.starts.items())
+    lines.append(
+        f"Trained on {len(material.train)} pictures of {material.size[0]} x {material.size[1]} ({config.preset}; {config.mouth.steps} + "
+        f"{config.face.steps} + {config.fuse_steps} steps; Gaussians began at {starts}); {material.sources.origin}."
+    )
+    if "mouth" not in trainer.scene.splats:
+        lines.append("No picture shows the inside of the mouth: there is none.")
+    emotions = material.emotions()
+    if not emotions:
+        lines.append("The data names no emotion: the emotion sliders were never trained.")
+    else:
+        seen = ", ".join(f"{name} up to {top:g}" for name, top in emotions.items())
+        unseen = [name for name in EMOTIONS[1:] if name not in emotions]
+        lines.append(f"Emotions in the data: {seen}." + (f" Never trained: {', '.join(unseen)}." if unseen else ""))
+    if config.without:
+        lines.append(f"Views left out: {', '.join(config.without)}.")
+    return "\n".join(line for line in lines if line)
+
+
+def calm(trainer: Trainer) -> Frame:
+    """The training picture that shows the face most from the front among those with the least mouth, eyes open."""
+    data = trainer.material.data
+    frames = trainer.material.train[:: max(1, len(trainer.material.train) // 200)]
+    aside = np.array([abs(float(frame.viewmat[2, 0])) + abs(float(frame.viewmat[2, 1])) for frame in frames])
+    blink = data.aus[[frame.number for frame in frames], -1]
+    mouth = np.array([data.masks(frame).mouth.mean() for frame in frames])
+    emotion = 0 if data.labels is None else np.asarray(data.labels.emotion)[[frame.number for frame in frames], 1:].sum(1)
+    return frames[int(np.argmin(aside + 0.5 * blink + 20 * mouth + 0.5 * emotion))]
+
+
+@torch.no_grad()
+def _named(trainer: Trainer, frame: Frame) -> dict[str, np.ndarray]:
+    """Rows of the face's splats that lie at the landmarks of a picture, on the surface that is seen."""
+    material, scene = trainer.material, trainer.scene
+    points = material.data.landmarks[frame.number]
+    if not np.isfinite(points).all():
+        return {}
+    drawn = scene.draw_branch("face", frame, scene.motion("face", frame), 0, trainer.background)
+    places, depth = drawn.means2d[0].cpu().numpy(), drawn.depth[0].cpu().numpy()
+    splats = scene.splats["face"]
+    out = scene.motion("face", frame)
+    means = (splats.parameters["means"] + out.d_means[0]).cpu().numpy()
+    far = means @ frame.viewmat[2, :3] + frame.viewmat[2, 3]
+    clear = splats.parameters["opacities"].sigmoid().cpu().numpy() > CLEAR
+    unit = float(np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0))) or 1.0
+    found = {}
+    for name, (numbers, each) in LANDMARKS.items():
+        rows: list[int] = []
+        for number in numbers:
+            x, y = points[number]
+            row = min(max(int(y), 0), depth.shape[0] - 1), min(max(int(x), 0), depth.shape[1] - 1)
+            apart = np.linalg.norm(places - points[number], axis=1) / unit + 20 * np.maximum(far - depth[row] - 0.005, 0)
+            rows += [int(i) for i in np.argsort(np.where(clear, apart, np.inf))[: 3 * each] if int(i) not in rows][:each]
+        found[name] = np.array(rows, np.int32)
+    return found
+
+
+@torch.no_grad()
+def _thumbnail(trainer: Trainer, frame: Frame) -> np.ndarray:
+    """The head alone [h,w,4] uint8."""
+    material, scene = trainer.material, trainer.scene
+    outs = {branch: scene.motion(branch, frame) for branch in scene.branches}
+    black = torch.zeros(3, device=material.device)
+    drawn = scene.draw_head(frame, outs, trainer.config.sh_degree, black)
+    alpha = drawn.alphas[0][..., None].clamp(0, 1)
+    picture = torch.cat([drawn.colors[0] / alpha.clamp(min=1e-3), alpha], -1).clamp(0, 1)
+    step = max(1, -(-max(material.size) // THUMBNAIL))
+    return np.ascontiguousarray((255 * picture[::step, ::step]).round().byte().cpu().numpy())

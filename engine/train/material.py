@@ -1,0 +1,139 @@
+"""A data set made ready for training: what the sound says to each view at every picture, pictures and masks as tensors."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_dilation
+from torch import Tensor
+
+from ..audio import read_sound
+from ..dataset import FaceData, Frame
+from ..errors import UserError
+from ..files import file_hash
+from ..views import TrackStore
+from .sources import Sources
+
+RING = 0.04
+"""Of the picture's height: so far round the mouth what lies behind the lips is nobody's business."""
+LEAST_MOUTH = 5e-4
+"""Share of the pixels that must show the inside of the mouth for a picture to teach it."""
+LIPS = slice(48, 68)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture: truth, behind [H,W,3] in 0..1; face, hair, mouth, ring (round the mouth), lips (their box) [H,W] 0 or 1; all float32."""
+
+    truth: Tensor
+    behind: Tensor
+    face: Tensor
+    hair: Tensor
+    mouth: Tensor
+    ring: Tensor
+    lips: Tensor
+
+    @property
+    def head(self) -> Tensor:
+        """Face, hair and mouth."""
+        return (self.face + self.hair + self.mouth).clamp(max=1)
+
+
+class Material:
+    """Everything a trainer asks about a data set.
+
+    Args:
+        without: views that are zero everywhere.
+        memory: bytes for decoded pictures.
+
+    Raises:
+        UserError: the sound cannot be read, or what the data says does not fit together.
+    """
+
+    def __init__(
+        self, data: FaceData, sources: Sources, device: torch.device, without: tuple[str, ...] = (), memory: int = 1 << 30
+    ) -> None:
+        self.data, self.sources, self.device = data, sources, device
+        self.size = (data.width, data.height)
+        self.K = torch.from_numpy(np.asarray(data.K, np.float32))[None].to(device)
+        self.train, self.val = data.splits["train"], data.splits.get("val", [])
+        self._frames = {frame.number: frame for frames in data.splits.values() for frame in frames}
+        self._row = {number: row for row, number in enumerate(self._frames)}
+        self._views = self._heard(without)
+        self._kept: OrderedDict[int, Shown] = OrderedDict()
+        self._room = max(8, memory // (4 * 11 * data.width * data.height))
+
+    def _heard(self, without: tuple[str, ...]) -> dict[str, Tensor]:
+        times = np.array([frame.time for frame in self._frames.values()])
+        read_sound(self.data.sound)  # says what is wrong with it
+        tracks = TrackStore().tracks(self.sources.providers, self.data.sound, file_hash(self.data.sound))
+        found = {view: track.at(times) for view, track in tracks.items() if view in ("audio", "exp", "style")}
+        numbers = list(self._frames)
+        found["au"] = self.data.aus[numbers]
+        labels = self.data.labels
+        weights = np.zeros((len(numbers), 8), np.float32) if labels is None else np.asarray(labels.emotion, np.float32)[numbers]
+        found["emotion"] = self.sources.emotion(weights)[:, None]
+        wrong = [view for view in without if view not in found]
+        if wrong:
+            raise UserError(f"There is no view {', '.join(wrong)} to leave out.", f"Views are {', '.join(found)}.")
+        for view in without:
+            found[view] = np.zeros_like(found[view])
+        return {view: torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device) for view, values in found.items()}
+
+    def views(self, frame: Frame) -> Mapping[str, Tensor]:
+        """What the networks get for one picture, each [1, ...]."""
+        row = self._row[frame.number]
+        return {view: values[row : row + 1] for view, values in self._views.items()}
+
+    def camera(self, frame: Frame) -> Tensor:
+        """[1,4,4] world to camera."""
+        return torch.from_numpy(np.asarray(frame.viewmat, np.float32))[None].to(self.device)
+
+    def shown(self, frame: Frame) -> Shown:
+        """The picture and its masks, kept in memory while there is room."""
+        if frame.number not in self._kept:
+            while len(self._kept) >= self._room:
+                self._kept.popitem(last=False)
+            self._kept[frame.number] = self._read(frame)
+        self._kept.move_to_end(frame.number)
+        return self._kept[frame.number]
+
+    def _read(self, frame: Frame) -> Shown:
+        masks = self.data.masks(frame)
+        reach = max(2, round(RING * self.size[1]))
+        near = binary_dilation(masks.mouth, iterations=reach) & ~masks.mouth & (masks.face | masks.hair)
+        lips = np.zeros_like(masks.face)
+        points = self.data.landmarks[frame.number][LIPS]
+        if np.isfinite(points).all():
+            low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int)
+            lips[max(low[1], 0) : max(high[1] + 1, 0), max(low[0], 0) : max(high[0] + 1, 0)] = True
+        tensor = lambda value, scale=1.0: torch.from_numpy(np.asarray(value, np.float32) / scale).to(self.device)  # noqa: E731
+        return Shown(
+            tensor(self.data.picture(frame), 255), tensor(self.data.behind(frame), 255),
+            *(tensor(mask) for mask in (masks.face, masks.hair, masks.mouth, near, lips)),
+        )  # fmt: skip
+
+    def with_mouth(self, frames: list[Frame]) -> list[Frame]:
+        """Those whose picture shows the inside of the mouth."""
+        return [frame for frame in frames if self.data.masks(frame).mouth.mean() >= LEAST_MOUTH]
+
+    def emotions(self) -> dict[str, float]:
+        """Emotions that the training pictures show, with their highest intensity; {} where nothing is known."""
+        labels = self.data.labels
+        if labels is None:
+            return {}
+        from ..avatar import EMOTIONS
+
+        highest = np.asarray(labels.emotion)[[frame.number for frame in self.train]].max(0)
+        return {name: round(float(top), 2) for name, top in zip(EMOTIONS, highest) if top > 0.05}
+
+
+def spaced(frames: list[Frame], count: int) -> list[Frame]:
+    """At most `count` of the frames, evenly spaced."""
+    if len(frames) <= count:
+        return list(frames)
+    return [frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]

@@ -1,0 +1,97 @@
+"""Where the Gaussians begin: on the surface that depths give, in the hull that masks leave, or anywhere (the paper)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import UserError
+from .config import TrainConfig
+from .material import Material, spaced
+from .splats import Splats
+
+CUBE = 0.1
+"""Half the edge of the cube of random points (paper)."""
+VIEWS = 12
+"""Pictures that are looked at."""
+AGREE = 0.9
+"""Share of them whose mask a point of the hull must lie in."""
+TRIES = 40
+
+
+def begin(branch: str, material: Material, config: TrainConfig, random: np.random.Generator) -> tuple[Splats, str]:
+    """The first Gaussians of a branch, and in a word where they come from.
+
+    Raises:
+        UserError: `depth` is wanted and the data has none.
+    """
+    count = getattr(config, branch).points
+    frames = material.train if branch == "face" else material.with_mouth(material.train)
+    frames = spaced(frames, VIEWS)
+    has_depth = all(material.data.depth(frame) is not None for frame in frames)
+    kind = config.start if config.start != "auto" else ("depth" if has_depth else "hull")
+    if kind == "depth" and not has_depth:
+        raise UserError(f"{material.data.folder} has no depth to begin with.", "Set `start` to hull or random.")
+    if kind == "depth":
+        means, colors = _surface(branch, material, frames, count, random)
+    elif kind == "hull":
+        means, colors = _hull(branch, material, frames, count, random)
+    else:
+        means, colors = random.uniform(-CUBE, CUBE, (count, 3)), random.uniform(0.3, 0.7, (count, 3))
+    return Splats.at(means, colors, config.sh_degree).to(material.device), kind
+
+
+def _mask(branch: str, material: Material, frame) -> np.ndarray:  # type: ignore[no-untyped-def]
+    masks = material.data.masks(frame)
+    return masks.mouth if branch == "mouth" else masks.face | masks.hair
+
+
+def _surface(branch, material, frames, count, random):  # type: ignore[no-untyped-def]
+    """Pixels of the mask of several pictures, taken back into space: [count,3] and their colours."""
+    points, colors = [], []
+    K, per_unit = material.data.K, float(material.data.info.get("metres_per_unit", 1.0))
+    for frame in frames:
+        depth = material.data.depth(frame) / per_unit
+        rows, columns = np.nonzero(_mask(branch, material, frame) & np.isfinite(depth) & (depth > 0))
+        z = depth[rows, columns]
+        place = np.stack([(columns + 0.5 - K[0, 2]) / K[0, 0] * z, (rows + 0.5 - K[1, 2]) / K[1, 1] * z, z], 1)
+        rotation, shift = frame.viewmat[:3, :3], frame.viewmat[:3, 3]
+        points.append((place - shift) @ rotation)
+        colors.append(material.data.picture(frame)[rows, columns] / 255)
+    found, seen = np.concatenate(points), np.concatenate(colors)
+    inside = np.abs(found).max(1) < 0.15  # depths at the edge of a mask may be the background's
+    found, seen = found[inside], seen[inside]
+    if not len(found):
+        raise UserError(f"{material.data.folder}: its depths put the {branch} outside +-0.15 units.", "Check metres_per_unit in data.json.")
+    chosen = random.choice(len(found), count, replace=len(found) < count)
+    return found[chosen] + random.normal(0, 2e-4, (count, 3)), seen[chosen]
+
+
+def _hull(branch, material, frames, count, random):  # type: ignore[no-untyped-def]
+    """Random points that lie in the masks: [count,3] and their mean colours."""
+    share = AGREE if branch == "face" else 0.3  # the mouth's is another one in every picture
+    points, colors, total = [], [], 0
+    masks = [_mask(branch, material, frame) for frame in frames]
+    pictures = [material.data.picture(frame) / 255.0 for frame in frames]
+    for _ in range(TRIES):
+        tried = random.uniform(-CUBE * 1.2, CUBE * 1.2, (20 * count, 3))
+        hits, color = np.zeros(len(tried)), np.zeros((len(tried), 3))
+        for frame, mask, picture in zip(frames, masks, pictures):
+            place = (tried @ frame.viewmat[:3, :3].T + frame.viewmat[:3, 3]) @ material.data.K.T
+            x, y = np.floor(place[:, :2] / place[:, 2:]).astype(int).T
+            inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
+            inside[inside] = mask[y[inside], x[inside]]
+            hits += inside
+            color[inside] += picture[y[inside], x[inside]]
+        good = hits >= share * len(frames)
+        points.append(tried[good])
+        colors.append(color[good] / hits[good][:, None])
+        total += int(good.sum())
+        if total >= count:
+            return np.concatenate(points)[:count], np.concatenate(colors)[:count]
+    if not total:
+        raise UserError(
+            f"{material.data.folder}: no point within +-{CUBE * 1.2:g} units lies in the {branch} masks of all pictures.",
+            "The cameras do not look at the head: it must be at the origin, about 0.2 units tall.",
+        )
+    chosen = random.choice(total, count)
+    return np.concatenate(points)[chosen], np.concatenate(colors)[chosen]

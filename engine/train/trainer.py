@@ -1,0 +1,274 @@
+"""The steps of training: mouth, face, then both (paper sec 2.4)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..deform.networks import BranchNetwork, BranchOutput
+from ..deform.parameters import NetworkSizes
+from .config import BranchPlan, TrainConfig
+from .densify import Densifier, Rules
+from .losses import alpha_loss, attention_loss, likelihood_loss, motion_size, picture_loss, state_variance
+from .material import Material, Shown
+from .perceptual import Lpips
+from .scene import Scene
+from .splats import Splats
+from .start import begin
+
+FUSE = "fuse"
+
+
+class Trainer:
+    """All that training changes. `step_once` until `done`; `state` and `restore` carry it over a stop, to the last bit.
+
+    Args:
+        lpips: the perceptual distance, where its weights are given.
+    """
+
+    def __init__(self, material: Material, config: TrainConfig, lpips: Lpips | None = None) -> None:
+        self.material, self.config, self.lpips = material, config, lpips
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.scene = Scene(material, {}, {})
+        self.mouthed = material.with_mouth(material.train)
+        self.parts: tuple[str, ...] = (("mouth",) if self.mouthed else ()) + ("face", FUSE)
+        self.part, self.step = 0, 0
+        self.starts: dict[str, str] = {}
+        self.networks: torch.optim.Optimizer | None = None
+        self.densifier: Densifier | None = None
+        self.background = torch.tensor(config.background, device=material.device)
+        self._begin()
+
+    @property
+    def done(self) -> bool:
+        """True when all parts are trained."""
+        return self.part == len(self.parts)
+
+    @property
+    def name(self) -> str:
+        """The part that trains."""
+        return self.parts[min(self.part, len(self.parts) - 1)]
+
+    @property
+    def plan(self) -> BranchPlan:
+        """The plan of the branch that trains."""
+        return getattr(self.config, self.name)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the part that trains."""
+        return self.config.fuse_steps if self.name == FUSE else self.plan.steps
+
+    @property
+    def phase(self) -> str:
+        """`static`, `single` (one random member), `ensemble` (all) or `fuse`."""
+        if self.name == FUSE:
+            return FUSE
+        return "static" if self.step < self.plan.static_until else "single" if self.step < self.plan.ensemble_from else "ensemble"
+
+    @property
+    def degree(self) -> int:
+        """SH degree in use."""
+        return self.config.sh_degree if self.name == FUSE else min(self.config.sh_degree, self.step // self.config.sh_every)
+
+    def step_once(self) -> dict[str, float]:
+        """One picture. Returns the losses (before their weights) and what a refinement did."""
+        found = self._fuse() if self.name == FUSE else self._branch(self.name)
+        self.step += 1
+        if self.step >= self.steps:
+            self.part, self.step = self.part + 1, 0
+            self._begin()
+        return found
+
+    def _begin(self) -> None:
+        """Set up the part that trains now."""
+        for splats in self.scene.splats.values():
+            splats.freeze()
+        if self.done:
+            return
+        config, name = self.config, self.name
+        if name == FUSE:
+            for net in self.scene.nets.values():
+                net.requires_grad_(False)
+            self.networks = self.densifier = None
+            self.scene.splats["face"].train(self._rates(("sh", "sh_rest", "opacities")))
+            if "mouth" in self.scene.splats:
+                self.scene.splats["mouth"].train(self._rates(("sh", "sh_rest")))
+            return
+        random = np.random.default_rng([config.seed, self.part])
+        splats, self.starts[name] = begin(name, self.material, config, random)
+        torch.manual_seed(config.seed + self.part)
+        self._install(name, splats, BranchNetwork(name, sizes(config), config.logvar_bound))
+        if name == "face":
+            # The action units' attention ends in a ReLU without bias: where it starts below 0 it never learns, so start above.
+            with torch.no_grad():
+                for layer in self.scene.nets[name].au.attention:
+                    layer.weight.abs_()
+
+    def _install(self, name: str, splats: Splats, net: BranchNetwork) -> None:
+        """Make a branch the one that trains."""
+        for other in self.scene.nets.values():
+            other.requires_grad_(False)
+        self.scene.splats[name] = splats
+        splats.train(self._rates())
+        self.scene.nets[name] = net.to(self.material.device)
+        self.networks = optimiser(net, self.config)
+        self.densifier = Densifier(len(splats), self.material.device)
+
+    def _rates(self, names: tuple[str, ...] | None = None) -> dict[str, float]:
+        c = self.config
+        rates = {
+            "means": c.means_rate, "quats": c.quats_rate, "scales": c.scales_rate, "opacities": c.opacities_rate, "sh": c.sh_rate,
+            "sh_rest": c.sh_rest_rate,
+        }  # fmt: skip
+        return {name: rate for name, rate in rates.items() if names is None or name in names}
+
+    def _branch(self, branch: str) -> dict[str, float]:
+        config, scene, splats, phase = self.config, self.scene, self.scene.splats[branch], self.phase
+        frames = self.mouthed if branch == "mouth" else self.material.train
+        frame = frames[int(torch.randint(len(frames), (), generator=self.generator))]
+        shown = self.material.shown(frame)
+        net, out = scene.nets[branch], None
+        if phase != "static":
+            out = scene.motion(branch, frame, net.random_members(self.generator) if phase == "single" else None)
+        features, attends = self._features(branch, out)
+        drawn = scene.draw_branch(branch, frame, out, self.degree, self.background, features)
+        drawn.means2d.retain_grad()
+        keep = shown.mouth if branch == "mouth" else (shown.face + shown.hair).clamp(max=1)
+        care = 1 - shown.ring if branch == "mouth" else torch.ones_like(keep)
+        truth = torch.lerp(self.background.expand_as(shown.truth), shown.truth, keep[..., None])
+        found = torch.lerp(self.background.expand_as(shown.truth), drawn.colors[0], care[..., None])
+        parts = {"picture": picture_loss(found, truth, config.dssim), "alpha": alpha_loss(drawn.alphas[0] * care, keep)}
+        loss = parts["picture"] + config.alpha * parts["alpha"]
+        if out is not None:
+            parts["motion"] = motion_size(out)
+            loss = loss + config.motion * parts["motion"]
+        if attends:
+            parts["attention"] = attention_loss(drawn.features[0], shown.hair, shown.lips)
+            loss = loss + config.attention * parts["attention"]
+        if out is not None and config.likelihood:
+            parts["likelihood"] = likelihood_loss(
+                found, truth, drawn.features[0, ..., -1] * care, config.likelihood_unit, config.likelihood_floor
+            )  # fmt: skip
+            loss = loss + config.likelihood * parts["likelihood"]
+        if self.lpips is not None and branch == "face" and self.step >= 0.9 * self.steps:
+            parts["lpips"], near = self.lpips(found, truth), self.lpips(*(_inside(x, shown.lips) for x in (found, truth)))
+            loss = loss + config.lpips * parts["lpips"] + config.lpips_lips * near
+        share = self.step / self.steps
+        splats.set_rate("means", config.means_rate * (config.means_rate_end / config.means_rate) ** share)
+        for group in self.networks.param_groups:
+            group["lr"] = group["peak"] * config.networks_end**share
+        splats.optimiser.zero_grad(set_to_none=True)
+        self.networks.zero_grad(set_to_none=True)
+        loss.backward()
+        self.densifier.observe(drawn)
+        splats.optimiser.step()
+        if out is not None:
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            self.networks.step()
+        return {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in parts.items()} | self._refine(splats)
+
+    def _features(self, branch: str, out: BranchOutput | None) -> tuple[Tensor | None, bool]:
+        """What is blended beside the colours: attention to audio and action units [M,2], state variance [M,1]; whether attention is in it."""
+        if out is None:
+            return None, False
+        attends = branch == "face" and self.config.attention > 0 and out.audio_gate is not None
+        parts = [out.audio_gate.abs().mean(1), out.au_gate.mean(1)] if attends else []
+        if self.config.likelihood:
+            parts.append(state_variance(branch, out))
+        return (torch.stack(parts, 1) if parts else None), attends
+
+    def _refine(self, splats: Splats) -> dict[str, float]:
+        """After a step: grow, prune, reset, when it is time."""
+        config, step = self.config, self.step
+        if config.reset_every and step and step % config.reset_every == 0 and step < self.steps - config.grow_before_end:
+            Densifier.reset_opacities(splats, 2 * config.prune_opacity)
+        if step <= config.grow_from or step % config.grow_every or step >= self.steps - config.grow_before_end:
+            return {}
+        was_reset = 0 < config.reset_every < step
+        rules = Rules(
+            config.grow_gradient, config.grow_scale * config.extent, config.prune_opacity,
+            config.prune_scale * config.extent if was_reset else math.inf, self.plan.most,
+        )  # fmt: skip
+        counts = self.densifier.refine(splats, rules, self.generator)
+        return {"cloned": counts.cloned, "split": counts.split, "pruned": counts.pruned}
+
+    def _fuse(self) -> dict[str, float]:
+        config, scene = self.config, self.scene
+        frame = self.material.train[int(torch.randint(len(self.material.train), (), generator=self.generator))]
+        shown: Shown = self.material.shown(frame)
+        with torch.no_grad():
+            outs = {branch: scene.motion(branch, frame) for branch in scene.branches}
+        found = scene.draw_head(frame, outs, config.sh_degree, shown.behind).colors[0]
+        parts = {"picture": picture_loss(found, shown.truth, config.dssim)}
+        loss = parts["picture"]
+        if self.lpips is not None and self.step >= self.steps / 2:
+            parts["lpips"] = self.lpips(found, shown.truth)
+            loss = loss + config.lpips_fuse * parts["lpips"]
+        for splats in scene.splats.values():
+            splats.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        for splats in scene.splats.values():
+            splats.optimiser.step()
+        return {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in parts.items()}
+
+    def state(self) -> dict[str, object]:
+        """All of it, for a checkpoint: tensors, numbers, text."""
+        return {
+            "part": self.part, "step": self.step, "starts": self.starts, "generator": self.generator.get_state(),
+            "splats": {branch: splats.state() for branch, splats in self.scene.splats.items()},
+            "nets": {branch: net.state_dict() for branch, net in self.scene.nets.items()},
+            "networks": self.networks.state_dict() if self.networks is not None else None,
+            "densifier": None if self.densifier is None else [self.densifier.sums, self.densifier.seen],
+        }  # fmt: skip
+
+    def restore(self, state: dict) -> None:
+        """Go on from a `state`."""
+        self.part, self.step, self.starts = state["part"], state["step"], dict(state["starts"])
+        self.generator.set_state(state["generator"].cpu())
+        device = self.material.device
+        self.scene.splats = {branch: Splats(stored["values"]).to(device) for branch, stored in state["splats"].items()}
+        self.scene.nets = {branch: BranchNetwork(branch, sizes(self.config), self.config.logvar_bound).to(device) for branch in state["nets"]}
+        for branch, net in self.scene.nets.items():
+            net.load_state_dict(state["nets"][branch])
+        if self.done:
+            return
+        if self.name == FUSE:
+            self._begin()
+        else:
+            self._install(self.name, self.scene.splats[self.name], self.scene.nets[self.name])
+            self.networks.load_state_dict(state["networks"])
+            self.densifier.sums, self.densifier.seen = (value.to(device) for value in state["densifier"])
+        for branch, stored in state["splats"].items():
+            optimiser = self.scene.splats[branch].optimiser
+            if optimiser is not None:
+                optimiser.load_state_dict(stored["optimiser"])
+
+
+def sizes(config: TrainConfig) -> NetworkSizes:
+    """The networks' sizes."""
+    return NetworkSizes(
+        members=config.members, field=config.field, field_channels=config.field_channels, emotion_field=config.emotion_field,
+        emotion_channels=config.emotion_channels, codebook=config.codebook,
+    )  # fmt: skip
+
+
+def optimiser(net: BranchNetwork, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with the paper's three rates: planes, networks, the audio's temporal attention."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        factor = config.audio_attention if name.startswith("audio.attention.") else 1.0
+        rate = config.planes_rate if "field." in name else config.networks_rate * factor
+        groups.setdefault(rate, []).append(parameter)
+    return torch.optim.AdamW([{"params": group, "lr": rate, "peak": rate} for rate, group in groups.items()], weight_decay=0.0)
+
+
+def _inside(picture: Tensor, mask: Tensor) -> Tensor:
+    """The part of a picture that a box-shaped mask [H,W] holds; all of it where the mask is empty."""
+    rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+    if not len(rows):
+        return picture
+    return picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
