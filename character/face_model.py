@@ -195,6 +195,15 @@ def to_model(points: NDArray[np.floating]) -> FloatArray:
     return (points * CM_PER_METRE + CENTRE_CM).astype(np.float32)
 
 
+AXES = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+"""(x, y, z) of the face model -> Blender's (x, -z, y)."""
+
+
+def to_blender(points_cm: NDArray[np.floating]) -> FloatArray:
+    """Model space (cm) to Blender's axes, 1 unit = 10 cm."""
+    return (0.1 * (points_cm @ AXES.T)).astype(np.float32)
+
+
 def load(path: Path | str, identity_seed: int | None = DEFAULT_IDENTITY_SEED) -> FaceModel:
     """Read the face model and give it an identity.
 

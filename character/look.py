@@ -21,7 +21,7 @@ from PIL import Image
 from engine.errors import UserError
 
 from . import weights
-from .face_model import FaceModel, FloatArray, to_avatar, to_model
+from .face_model import AXES, FaceModel, FloatArray, to_avatar, to_blender, to_model
 from .look_parts import Parts
 from .look_strands import Strands, brows, hair, lashes
 from .look_sweater import sweater
@@ -82,20 +82,16 @@ class View:
 
     def blender_matrix(self) -> list[list[float]]:
         """Camera to world in Blender's axes and units."""
-        world_from_camera = np.linalg.inv(self.viewmat.astype(np.float64))
-        matrix = np.eye(4)
-        matrix[:3, :3] = AXES @ world_from_camera[:3, :3] @ np.diag([1.0, -1.0, -1.0])
-        matrix[:3, 3] = to_blender(to_model(world_from_camera[:3, 3]))
-        return matrix.tolist()
+        return blender_matrix(self.viewmat).tolist()
 
 
-AXES = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-"""(x, y, z) of the face model -> Blender's (x, -z, y)."""
-
-
-def to_blender(points_cm: NDArray[np.floating]) -> FloatArray:
-    """Model space (cm) to Blender's axes, 1 unit = 10 cm."""
-    return (0.1 * (points_cm @ AXES.T)).astype(np.float32)
+def blender_matrix(viewmat: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Camera to world [4,4] in Blender's axes and units (camera looks along -z) for a viewmat [4,4] of avatar space."""
+    world_from_camera = np.linalg.inv(viewmat.astype(np.float64))
+    matrix = np.eye(4)
+    matrix[:3, :3] = AXES @ world_from_camera[:3, :3] @ np.diag([1.0, -1.0, -1.0])
+    matrix[:3, 3] = to_blender(to_model(world_from_camera[:3, 3]))
+    return matrix
 
 
 POSES: dict[str, weights.Coefficients] = {
@@ -164,15 +160,13 @@ class Person:
         return to_model(place_points(offset, vertices, tri, bary)).reshape(strands.points.shape)
 
 
-def write_scene(person: Person, folder: Path, views: list[View], samples: int) -> None:
-    """Write scene.npz and views.json; pictures in the folder that came from another scene are removed."""
+def scene_arrays(person: Person) -> dict[str, NDArray]:
+    """What look_render.build needs of the person at rest, in Blender's axes and units."""
     parts, model = person.parts, person.model
     drawn = np.flatnonzero(parts.triangle_labels >= 0)
-    poses = sorted({view.pose for view in views})
-    posed = [model.pose(POSES[name]) for name in poses]
     segments = 128
     angle = np.arange(len(person.sweater_points)) % segments / segments
-    arrays = {
+    return {
         "rest_points": to_blender(to_model(person.rest)),
         "head_triangles": model.triangles[drawn],
         "head_labels": parts.triangle_labels[drawn].astype(np.int32),
@@ -185,6 +179,15 @@ def write_scene(person: Person, folder: Path, views: list[View], samples: int) -
         "hair_points": to_blender(person.hair.points), "hair_radius": 0.1 * person.hair.radius,
         "brows_points": to_blender(person.brows.points), "brows_radius": 0.1 * person.brows.radius,
         "lashes_points": to_blender(person.lashes.points), "lashes_radius": 0.1 * person.lashes.radius,
+    }
+
+
+def write_scene(person: Person, folder: Path, views: list[View], samples: int) -> None:
+    """Write scene.npz and views.json; pictures in the folder that came from another scene are removed."""
+    arrays = scene_arrays(person)
+    poses = sorted({view.pose for view in views})
+    posed = [person.model.pose(POSES[name]) for name in poses]
+    arrays |= {
         "posed_head": np.stack([to_blender(to_model(p)) for p in posed]),
         "posed_brows": np.stack([to_blender(person.posed_strands(person.brows, p)) for p in posed]),
         "posed_lashes": np.stack([to_blender(person.posed_strands(person.lashes, p)) for p in posed]),
@@ -220,10 +223,8 @@ def render_views(
     """
     write_scene(person, folder, views, samples)
     if any(not (folder / f"{view.name}.png").exists() for view in views):
-        command = [str(_interpreter(blender_python)), str(Path(__file__).with_name("look_render.py")), str(folder)]
-        if nice := shutil.which("nice"):
-            command = [nice, "-n", "10", *command]
-        done = subprocess.run([*command, "--threads", str(threads)], env={**os.environ, "PYTHONNOUSERSITE": "1"}, check=False)
+        command = [*blender_command(blender_python), str(Path(__file__).with_name("look_render.py")), str(folder)]
+        done = subprocess.run([*command, "--threads", str(threads)], env=blender_environment(), check=False)
         if done.returncode != 0:
             raise UserError(f"Blender ended with code {done.returncode}", remedy=f"its messages are above; the scene is in {folder}")
     return {view.name: read_picture(folder / f"{view.name}.png") for view in views}
@@ -235,6 +236,18 @@ def read_picture(path: Path) -> FloatArray:
         raise UserError(f"{path} was not rendered", remedy="run the command again")
     with Image.open(path) as image:
         return np.asarray(image.convert("RGBA"), np.float32) / 255.0
+
+
+def blender_command(blender_python: Path) -> list[str]:
+    """How to start Blender's Python, politely. Raises UserError when it is not there."""
+    command = [str(_interpreter(blender_python))]
+    nice = shutil.which("nice")
+    return [nice, "-n", "10", *command] if nice else command
+
+
+def blender_environment() -> dict[str, str]:
+    """Ours without packages of the user's own, which may be of another Python."""
+    return {**os.environ, "PYTHONNOUSERSITE": "1"}
 
 
 def _interpreter(path: Path) -> Path:

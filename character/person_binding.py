@@ -12,8 +12,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
-
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 
@@ -74,6 +72,8 @@ def place_points(offset: NDArray, vertices: NDArray[np.floating], tri: IntArray,
 
 def deform(binding: Binding, vertices: NDArray[np.floating]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """means [N,3] (m), quats [N,4] (wxyz, unit, w >= 0 in the turn from rest) and scales [N,3] (m) at the pose `vertices` [V,3]."""
+    from scipy.spatial.transform import Rotation  # not at the top: Blender's Python binds points too, and has no scipy
+
     rest_frame, rest_plane = binding.rest_frames
     frame, plane = frames(vertices, binding.tri)
     means = place_points(binding.offset, vertices, binding.tri, binding.bary)
