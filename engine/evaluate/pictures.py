@@ -1,0 +1,192 @@
+"""A data set's held-out frames drawn through the real path, beside the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Iterator
+
+import numpy as np
+import torch
+
+from ..dataset import FaceData, Frame
+from ..errors import UserError
+from ..train.losses import ssim
+from ..train.perceptual import Lpips
+from ..views.content import MBP, VISEMES
+from . import landmarks as lm
+from .measures import (
+    LOWER_AUS, UPPER_AUS, action_unit_error, aperture_lag, closed_below, frechet_distance, landmark_distance, psnr,
+)  # fmt: skip
+from .subject import Drawn, Subject
+
+Progress = Callable[[int, int, str], None]
+BATCH = 8
+OPEN_VOWELS = tuple(VISEMES.index(name) for name in ("aa", "ae", "ah", "ao", "eh"))
+
+
+@dataclass
+class PictureResult:
+    """What held-out frames show.
+
+    Attributes:
+        figures: by name, for the table; those of `still` are of the same head at rest.
+        notes: how they were come by.
+        opening, true_opening: [F] of the lips over the frames `times` [F] seconds, in the head's units.
+        error: [P] mean colour error of some head pixels; variance: [P] their predicted variance; frame_error, frame_variance: their means
+            in each drawn frame.
+        sheet: rows of pictures [H,W,3] uint8: truth, prediction, four times their difference, uncertainty.
+    """
+
+    figures: dict[str, Any]
+    notes: list[str]
+    times: np.ndarray
+    opening: np.ndarray
+    true_opening: np.ndarray
+    error: np.ndarray
+    variance: np.ndarray
+    frame_error: np.ndarray
+    frame_variance: np.ndarray
+    sheet: list[list[np.ndarray]] = field(default_factory=list)
+
+
+def drawn_frames(subject: Subject, data: FaceData, frames: list[Frame]) -> Iterator[tuple[Frame, Drawn, np.ndarray, np.ndarray]]:
+    """Each frame, as it is drawn, its picture over the data's own background, and the truth, in 0..1."""
+    for start in range(0, len(frames), BATCH):
+        some = frames[start : start + BATCH]
+        motion = subject.deformer.motion(subject.views(data.sound, **lm.view_of(data, some)))
+        for place, frame in enumerate(some):
+            drawn = subject.draw(motion, place, frame.viewmat, data.K, data.width, data.height)
+            yield frame, drawn, drawn.over(data.behind(frame) / np.float32(255)), data.picture(frame) / np.float32(255)
+
+
+def judge_pictures(
+    subject: Subject, data: FaceData, split: str, every: int = 1, rows: int = 6, lpips: Lpips | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> PictureResult:  # fmt: skip
+    """Hold an avatar's pictures, mouth and expression against a split that it was not trained on.
+
+    Args:
+        every: pictures are drawn of every n-th frame; mouths and expressions are followed in all.
+        rows: of the contact sheet.
+        lpips: the perceptual distance, where its weights are given.
+
+    Raises:
+        UserError: there is no such split, or it is empty.
+    """
+    frames = held_out(data, split)
+    some = frames[::every]
+    found: dict[str, list[float]] = {name: [] for name in ("psnr", "psnr head", "ssim", "psnr still", "psnr head still", "ssim still")}
+    shown = set(np.unique(np.linspace(0, len(some) - 1, rows).astype(int)).tolist())
+    errors, variances, sheet = [], [], []
+    for number, (frame, drawn, picture, truth) in enumerate(drawn_frames(subject, data, some)):
+        masks = data.masks(frame)
+        at_rest = subject.draw(None, 0, frame.viewmat, data.K, data.width, data.height).over(data.behind(frame) / np.float32(255))
+        head = masks.head if masks.head.any() else np.ones_like(masks.head)
+        for name, seen in (("", picture), (" still", at_rest)):
+            found[f"psnr{name}"].append(psnr(seen, truth))
+            found[f"psnr head{name}"].append(psnr(seen, truth, head))
+            pair = [torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (seen, truth)]
+            found[f"ssim{name}"].append(float(ssim(*pair)))
+            if lpips is not None:
+                with torch.no_grad():
+                    found.setdefault(f"lpips{name}", []).append(float(lpips(*pair)))
+        total = drawn.aleatoric + drawn.epistemic
+        moves = head & (total > 0)
+        apart = (picture - truth).mean(-1)
+        errors.append(apart[moves])
+        variances.append(total[moves])
+        if number in shown:
+            sheet.append([truth, picture, np.clip(4 * np.abs(picture - truth), 0, 1), total[..., None].repeat(3, 2)])
+        progress(number + 1, len(some), f"picture {frame.number}")
+    lightest = max(max((np.quantile(v, 0.999) for v in variances if len(v)), default=1.0), 1e-30)
+    sheet = [[_bytes(x) for x in (*row[:3], row[3] / lightest)] for row in sheet]
+    figures: dict[str, Any] = {"frames drawn": len(some), "frames followed": len(frames)}
+    figures |= {name: float(np.mean(values)) for name, values in found.items()}
+    followed, notes, (opening, true_opening) = _follow(subject, data, frames)
+    frame_error, frame_variance = (np.array([np.mean(np.abs(x)) for x in values if len(x)]) for values in (errors, variances))
+    return PictureResult(
+        figures | followed, notes, np.array([frame.time for frame in frames]), opening, true_opening, np.concatenate(errors),
+        np.concatenate(variances), frame_error, frame_variance, sheet,
+    )  # fmt: skip
+
+
+def held_out(data: FaceData, split: str) -> list[Frame]:
+    """The frames of a split in the order of the sound. Raises UserError where it is not there or empty."""
+    if not data.splits.get(split):
+        raise UserError(f"{data.folder} has no frames in split `{split}`.", f"It has {', '.join(data.splits)}.")
+    camera = np.zeros(max(f.number for f in data.splits[split]) + 1, int) if data.labels is None else data.labels.camera
+    return sorted(data.splits[split], key=lambda frame: (camera[frame.number], frame.time))
+
+
+def _follow(subject: Subject, data: FaceData, frames: list[Frame]) -> tuple[dict[str, Any], list[str], tuple[np.ndarray, np.ndarray]]:
+    """All that needs landmarks."""
+    train = data.splits["train"]
+    tracker = lm.Tracker(subject, data)
+    truth = data.landmarks[[frame.number for frame in frames]]
+    known = np.isfinite(truth).all((1, 2))
+    if not known.any():
+        nothing = np.full(len(frames), np.nan)
+        return {}, ["no landmarks in this split: mouths were not followed"], (nothing, nothing)
+    frames, truth = [f for f, k in zip(frames, known) if k], truth[known]
+    numbers = np.array([frame.number for frame in frames])
+    seen, still = tracker.landmarks(frames), tracker.landmarks(frames, still=True)
+    sides = {"": tracker.frontal(seen, frames), " still": tracker.frontal(still, frames)}
+    true_places = tracker.frontal(truth, frames)
+    figures: dict[str, Any] = {
+        "lmd": float(landmark_distance(seen, truth).mean()), "lmd still": float(landmark_distance(still, truth).mean())
+    }  # fmt: skip
+    read_aus, (read, what) = lm.action_units(data, tracker, train), lm.expression(data, tracker, train)
+    true_aus = {name: values[numbers] for name, values in data.au_table.items()}
+    true_coefficients = read(true_places)
+    for side, places in ({" of the true landmarks": true_places} | sides).items():
+        units = read_aus(places)
+        figures[f"aue upper{side}"] = action_unit_error(units, true_aus, UPPER_AUS)
+        figures[f"aue lower{side}"] = action_unit_error(units, true_aus, LOWER_AUS)
+        if places is not true_places:
+            figures[f"frechet distance of expression{side}"] = frechet_distance(read(places), true_coefficients)
+    opening, true_opening = lm.aperture(sides[""]), lm.aperture(true_places)
+    lag, peak = aperture_lag(opening, true_opening, lm.pieces(data, frames), data.fps)
+    figures |= {"lip lag (ms)": 1000 * lag, "lip correlation": peak}
+    train_opening = lm.aperture(tracker.frontal(data.landmarks[[f.number for f in train]], train))
+    notes = [
+        f"Predicted landmarks: {lm.SOURCE}.",
+        f"Action units: read off landmarks by ridge regression learned on the training frames ({', '.join(units)}); what the true landmarks"
+        " give stands beside, no prediction can be expected to do better.",
+        f"Expression coefficients: {what}; this is not E-FID.",
+    ]  # fmt: skip
+    if data.labels is None:
+        notes.append("Closure recall: the data has no phoneme labels.")
+    else:
+        limit = closed_below(train_opening[np.isfinite(train_opening)])
+        figures |= closures(opening, true_opening, data.labels.viseme[numbers], lm.pieces(data, frames), limit)
+    full = np.full((2, len(known)), np.nan)
+    full[:, known] = opening, true_opening
+    return figures, notes, (full[0], full[1])
+
+
+def closures(opening: np.ndarray, truth: np.ndarray, viseme: np.ndarray, parts: np.ndarray, limit: float) -> dict[str, Any]:
+    """Do lips close where they are to?
+
+    Args:
+        opening, truth: [F]; viseme: [F] index; parts: [F] uninterrupted pieces; limit: opening below which lips are closed.
+
+    Returns:
+        closure recall (of the p b m that the true lips close on, the share that these close on, a frame to either side allowed), their
+        count, and the share of open vowels with open true lips on which these are open too.
+    """
+    recalled, opened = [], []
+    edges = np.flatnonzero((np.diff(viseme) != 0) | (np.diff(parts) != 0)) + 1
+    for rows in np.split(np.arange(len(viseme)), edges):
+        if viseme[rows[0]] == MBP:
+            around = np.arange(max(rows[0] - 1, 0), min(rows[-1] + 2, len(viseme)))
+            around = around[parts[around] == parts[rows[0]]]
+            if truth[around].min() < limit:
+                recalled.append(opening[around].min() < limit)
+        elif viseme[rows[0]] in OPEN_VOWELS and truth[rows].max() > limit:
+            opened.append(opening[rows].max() > limit)
+    mean = lambda values: float(np.mean(values)) if values else float("nan")  # noqa: E731
+    return {"closure recall": mean(recalled), "closures": len(recalled), "open vowels open": mean(opened)}
+
+
+def _bytes(picture: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)

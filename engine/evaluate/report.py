@@ -1,0 +1,205 @@
+"""An evaluation as files: tables (Markdown, JSON), a sheet of pictures, curves where matplotlib is installed."""
+
+from __future__ import annotations
+
+import io
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..files import atomic_write
+from .pictures import PictureResult
+
+ROWS = (
+    ("psnr", "PSNR, dB", 2), ("psnr head", "PSNR of the head, dB", 2), ("ssim", "SSIM", 4), ("lpips", "LPIPS", 4), ("lmd", "LMD, px", 3),
+    ("aue upper", "AUE upper", 3), ("aue lower", "AUE lower", 3),
+    ("frechet distance of expression", "Frechet distance of expression", 4), ("lip lag (ms)", "lip lag, ms", 0),
+    ("lip correlation", "lip correlation at its peak", 3), ("closure recall", "closure recall on p b m", 3),
+    ("open vowels open", "open vowels open", 3),
+)  # fmt: skip
+EMOTION_ROWS = (
+    ("nearest", "right emotion nearest at full intensity", 3), ("nearest to the person's", "nearest to the person's own", 3),
+    ("spearman", "Spearman of response and intensity", 3), ("least spearman", "the same, least of an emotion", 3),
+    ("closure recall, neutral", "closure recall, neutral", 3), ("closure recall falls by (points)", "falls at most by, points", 1),
+)  # fmt: skip
+
+
+def write_report(result: dict[str, Any], out: Path, pictures: PictureResult | None) -> list[str]:
+    """Write `evaluation.md`, `evaluation.json`, `sheet.png` and `curves.png` into a folder; return their names.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    files = {"evaluation.json": as_json(result)}
+    if pictures is not None and pictures.sheet:
+        files["sheet.png"] = _png(sheet(pictures.sheet))
+    curves = draw_curves(result, pictures)
+    if curves:
+        files["curves.png"] = curves
+    files["evaluation.md"] = markdown(result, bool(curves), "sheet.png" in files).encode()
+    for name, content in files.items():
+        with atomic_write(out / name) as file:
+            file.write(content)
+    return sorted(files)
+
+
+def as_json(result: dict[str, Any]) -> bytes:
+    """JSON; a number that is not finite becomes null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        if isinstance(value, (float, np.floating)):
+            return float(value) if np.isfinite(value) else None
+        return value.item() if isinstance(value, np.generic) else value
+
+    return json.dumps(plain(result), indent=1, allow_nan=False).encode()
+
+
+def sheet(rows: list[list[np.ndarray]]) -> np.ndarray:
+    """Pictures [H,W,3] uint8 side by side, a line of white between; rows under each other."""
+    height, width, _ = rows[0][0].shape
+    out = np.full((len(rows) * (height + 2) - 2, len(rows[0]) * (width + 2) - 2, 3), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            out[y * (height + 2) : y * (height + 2) + height, x * (width + 2) : x * (width + 2) + width] = picture
+    return out
+
+
+def markdown(result: dict[str, Any], has_curves: bool = False, has_sheet: bool = False) -> str:
+    """The tables."""
+    lines = [f"# {result['avatar']}", "", f"`{result['file']}`, {result['gaussians']} Gaussians"]
+    if result.get("data"):
+        lines[-1] += f"; data set `{result['data']}`, split `{result['split']}`"
+    if "pictures" in result:
+        lines += ["", "## Pictures, mouths and expressions", ""]
+        columns = {name: dict(figures) for name, figures in result["pictures"].items()}
+        first = next(iter(result["pictures"].values()))
+        columns["still"] = {key.removesuffix(" still"): value for key, value in first.items() if key.endswith(" still")}
+        marks = " of the true landmarks"
+        columns["true landmarks"] = {key.removesuffix(marks): value for key, value in first.items() if key.endswith(marks)}
+        lines += table(ROWS, columns)
+        lines += ["", f"{first['frames drawn']} frames drawn, {first['frames followed']} followed; raw frames. `still`: the same head at rest."]
+        lines += ["", *(f"- {note}" for note in result["notes"])]
+        lines += ["- SSIM with a window of 11 px, zero padded. LPIPS where its weights were given. Sync-C needs SyncNet and is not measured."]
+    if "emotion" in result:
+        lines += ["", "## Emotion control", ""]
+        lines += table(EMOTION_ROWS, result["emotion"])
+        first = next(iter(result["emotion"].values()))
+        lines += ["", f"{first['sentences']} sentences, {first['frames']} frames, {first.get('closures', 0)} closures.", ""]
+        names = list(next(iter(first["per emotion"].values())))
+        lines += ["| emotion | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+        for emotion, figures in first["per emotion"].items():
+            lines.append(f"| {emotion} | " + " | ".join(_number(figures.get(name), 3) for name in names) + " |")
+    if "uncertainty" in result:
+        lines += _uncertainty(result["uncertainty"])
+    if has_sheet:
+        lines += ["", "![truth, prediction, four times the difference, uncertainty](sheet.png)"]
+    if has_curves:
+        lines += ["", "![curves](curves.png)"]
+    return "\n".join(lines) + "\n"
+
+
+def table(rows: tuple[tuple[str, str, int], ...], columns: dict[str, dict[str, Any]]) -> list[str]:
+    """Markdown: rows (key, name, digits), one column for each dict; rows that nobody has are left out, and so are empty columns."""
+    columns = {name: figures for name, figures in columns.items() if any(key in figures for key, _, _ in rows)}
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for key, name, digits in rows:
+        if any(key in figures for figures in columns.values()):
+            lines.append(f"| {name} | " + " | ".join(_number(figures.get(key), digits) for figures in columns.values()) + " |")
+    return lines
+
+
+def _uncertainty(found: dict[str, Any]) -> list[str]:
+    lines = ["", "## Uncertainty", "", "One view spoilt at a time:", ""]
+    cases = [(view, case, figures) for view, entries in found["spoilt views"].items() for case, figures in entries.items() if isinstance(figures, dict)]
+    names = list(dict.fromkeys(key for _, _, figures in cases for key in figures))
+    lines += ["| view | spoilt by | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for view, case, figures in cases:
+        values = (_number(figures.get(name), 2 if name.startswith("psnr") else 4) for name in names)
+        lines.append(f"| {view} | {case} | " + " | ".join(values) + " |")
+    falls = {view: entries["weight falls with the noise"] for view, entries in found["spoilt views"].items() if "weight falls with the noise" in entries}
+    lines += ["", "Its weight falls with every step of the noise: " + ", ".join(f"{view} {'yes' if yes else 'no'}" for view, yes in falls.items()) + "."]
+    lines += ["", "What was not trained on, against what was (or is like it):", ""]
+    lines += ["| unseen | AUROC of the epistemic variance | of the aleatoric | epistemic, times the seen |", "|---|---|---|---|"]
+    for name, figures in found["unseen"].items():
+        values = (figures["auroc"], figures["auroc of the aleatoric"], figures["epistemic, times the seen"])
+        lines.append(f"| {name} | " + " | ".join(_number(value, 3) for value in values) + " |")
+    if "calibration" in found:
+        lines += ["", f"Calibration error of pixels (one factor on the variance, from training frames): {found['calibration']['calibration error']:.3f}."]
+        for what in ("pixels", "frames"):
+            one = found[f"sparsification, {what}"]
+            lines.append(f"Sparsification error of {what}: {one['ause']:.3f} (no order: {one['ause of no order']:.3f}).")
+    return lines
+
+
+def draw_curves(result: dict[str, Any], pictures: PictureResult | None) -> bytes | None:
+    """Lip opening, calibration, sparsification and weights as one PNG; None without matplotlib (an extra) or without anything to draw."""
+    if find_spec("matplotlib") is None:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found, plots = result.get("uncertainty", {}), []
+    if pictures is not None and np.isfinite(pictures.opening).any():
+
+        def lips(axes: Any) -> None:
+            some = slice(0, 250)
+            axes.plot(pictures.true_opening[some], label="truth")
+            axes.plot(pictures.opening[some], label="avatar")
+            axes.set(title="Lip opening", xlabel="held-out frame")
+            axes.legend()
+
+        plots.append(lips)
+    if "calibration" in found:
+
+        def calibrated(axes: Any) -> None:
+            axes.plot(found["calibration"]["expected"], found["calibration"]["observed"], marker=".")
+            axes.plot([0, 1], [0, 1], "k:")
+            axes.set(title="Calibration of pixels", xlabel="share expected within", ylabel="share within")
+
+        def sparse(axes: Any) -> None:
+            one = found["sparsification, pixels"]
+            axes.plot(one["removed"], one["left"], label="least certain removed")
+            axes.plot(one["removed"], one["oracle"], label="largest errors removed")
+            axes.set(title="Sparsification of pixels", xlabel="share removed", ylabel="mean error left")
+            axes.legend()
+
+        plots += [calibrated, sparse]
+    if "spoilt views" in found:
+
+        def weights(axes: Any) -> None:
+            for view, entries in found["spoilt views"].items():
+                cases = [case for case, figures in entries.items() if isinstance(figures, dict) and (case == "clean" or case.endswith("dB"))]
+                if len(cases) > 2:
+                    axes.plot(cases, [entries[case]["weight"] for case in cases], marker=".", label=view)
+            axes.set(title="Weight of a spoilt view")
+            axes.legend()
+
+        plots.append(weights)
+    if not plots:
+        return None
+    figure = Figure(figsize=(5 * len(plots), 3.6), layout="constrained")
+    for number, plot in enumerate(plots):
+        plot(figure.add_subplot(1, len(plots), number + 1))
+    memory = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(memory)
+    return memory.getvalue()
+
+
+def _number(value: Any, digits: int) -> str:
+    if value is None or isinstance(value, float) and np.isnan(value):
+        return ""
+    return f"{value:.{digits}f}" if isinstance(value, (int, float)) else str(value)
+
+
+def _png(picture: np.ndarray) -> bytes:
+    memory = io.BytesIO()
+    Image.fromarray(picture).save(memory, "PNG")
+    return memory.getvalue()
