@@ -73,6 +73,22 @@ class Examples:
             self.windows.rows(which), self.label[which], self.speaker[which], self.clip[which], self.classes, self.speakers
         )
 
+    @staticmethod
+    def joined(parts: Sequence[Examples]) -> Examples:
+        """All of several: recordings and speakers are numbered anew."""
+        classes = _ordered({name for part in parts for name in part.classes})
+        speakers = tuple(sorted({name for part in parts for name in part.speakers}))
+        label, speaker, clip, clips = [], [], [], 0
+        for part in parts:
+            label.append(np.array([classes.index(name) for name in part.classes])[part.label])
+            own = np.array([*(speakers.index(name) for name in part.speakers), -1])
+            speaker.append(own[part.speaker])
+            clip.append(part.clip + clips)
+            clips += int(part.clip.max()) + 1
+        joined = Windows.joined([part.windows for part in parts])
+        left_out = [name for part in parts for name in part.left_out]
+        return Examples(joined, *map(np.concatenate, (label, speaker, clip)), classes, speakers, left_out)
+
     def mapping(self) -> np.ndarray:
         """[classes,8] the weights that each class stands for."""
         rows = np.zeros((len(self.classes), len(EMOTIONS)), np.float32)
@@ -95,6 +111,11 @@ def label_of(text: str) -> str | None:
     """The emotion that a label means, or None."""
     text = text.strip().lower()
     return next((name for name, words in ALIASES.items() if text in words), None)
+
+
+def _ordered(names: set[str]) -> tuple[str, ...]:
+    """As in EMOTIONS, others last."""
+    return tuple(name for name in (*EMOTIONS, *(name for name in ALIASES if name not in EMOTIONS)) if name in names)
 
 
 def list_speech(sources: Sequence[Path]) -> list[Recording]:
@@ -202,9 +223,7 @@ def make_examples(
     Raises:
         UserError: an unreadable sound, or too little speech in all of them.
     """
-    order = [*EMOTIONS, *(name for name in ALIASES if name not in EMOTIONS)]
-    heard = {emotion for _, emotion, _, _ in sounds}
-    classes = tuple(name for name in order if name in heard)
+    classes = _ordered({emotion for _, emotion, _, _ in sounds})
     speakers = tuple(sorted({speaker for _, _, speaker, _ in sounds if speaker}))
     parts: list[Windows] = []
     rows: list[tuple[int, int, int]] = []

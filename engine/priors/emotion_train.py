@@ -6,7 +6,6 @@ confidence, and how well emotions of unknown speakers are told apart, without a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,10 @@ from ..views.emotion_parts import Batch, EncoderShape, Member
 from ..views.emotion_wave import SpeechModel, digest_tensor
 from .emotion_measure import best_temperature, score
 from .emotion_speech import Examples, Progress
+
+
+LENGTH = 4.0
+"""Of an emotion's way from neutral in f_emotion."""
 
 
 @dataclass(frozen=True)
@@ -217,40 +220,61 @@ def leave_one_speaker_out(
     return {kind: score(part, examples.label, examples.clip, examples.classes) for kind, part in found.items()}
 
 
-def prototypes(encoder: EmotionEncoder, examples: Examples, model: SpeechModel | None = None) -> tuple[np.ndarray, Sequence[bool]]:
-    """Emotion prototypes [8,128], the mean f_emotion of each emotion in the order of EMOTIONS, and which of them were heard.
-
-    An emotion that was not among the recordings gets a direction of its own from neutral, of the others' mean length, at right
-    angles to all: an avatar can learn it from labelled pictures, no voice will call it up. Without neutral the mean of all
-    stands for it.
-    """
+def prototypes(encoder: EmotionEncoder, examples: Examples, model: SpeechModel | None = None) -> tuple[np.ndarray, list[bool]]:
+    """Emotion prototypes [8,128] of labelled speech, and which of them were heard; see `place_prototypes`."""
+    forget_prototypes(encoder)
     plain = (encoder.mean.numpy(), encoder.deviation.numpy())
     parts = [(hear_examples(encoder, examples, plain, model).embedding, examples.label)]
     for speaker, statistics in examples.speaker_statistics().items():
         own = examples.rows(examples.speaker == speaker)
         parts.append((hear_examples(encoder, own, statistics, model).embedding, own.label))
     embedding, label = (np.concatenate(part) for part in zip(*parts))
-    means = {name: embedding[label == i].mean(0) for i, name in enumerate(examples.classes)}
-    return complete_prototypes(means, encoder.shape.width)
+    return place_prototypes(encoder, {name: embedding[label == i].mean(0) for i, name in enumerate(examples.classes)})
 
 
-def complete_prototypes(means: dict[str, np.ndarray], width: int) -> tuple[np.ndarray, list[bool]]:
-    """See `prototypes`; `means` of the emotions that were heard, by name."""
-    neutral = means.get("neutral", np.mean(list(means.values()), axis=0))
-    offsets = np.array([means[name] - neutral for name in EMOTIONS[1:] if name in means])
-    length = float(np.linalg.norm(offsets, axis=1).mean())
-    basis = np.linalg.qr(np.concatenate([neutral[None], offsets]).T)[0]
+def forget_prototypes(encoder: EmotionEncoder) -> None:
+    """f_emotion is the members' embeddings again."""
+    encoder.turn.copy_(torch.eye(encoder.shape.width))
+    encoder.shift.zero_()
+
+
+def place_prototypes(encoder: EmotionEncoder, means: dict[str, np.ndarray]) -> tuple[np.ndarray, list[bool]]:
+    """Turn f_emotion so that the emotions' means are at right angles, all of one length: these are the prototypes.
+
+    As they come, anger and joy lie close together, as they do in the voice, and a slider of one would move the face like the
+    other's. The turn is linear; f_emotion says neither more nor less by it.
+
+    Args:
+        means: mean embedding [128] of each emotion that was heard, by name. Without neutral the mean of all stands for it.
+
+    Returns:
+        prototypes [8,128] float32 in the order of EMOTIONS, and [8] which of them were heard. One that was not gets a direction
+        of its own: an avatar can learn it from labelled pictures, no voice will call it up.
+    """
+    width = encoder.shape.width
+    neutral = means.get("neutral", np.mean(list(means.values()), axis=0)).astype(np.float64)
+    names = [name for name in EMOTIONS[1:] if name in means]
+    offsets = np.array([means[name] - neutral for name in names]).reshape(-1, width)
+    left, size, right = np.linalg.svd(offsets, full_matrices=False)
+    angles = LENGTH * left @ right  # the nearest rows at right angles
+    inverse = right.T @ np.diag(1 / np.maximum(size, 1e-3 * size.max(initial=1e-9))) @ left.T
+    rest = np.eye(width) - right.T @ right
+    turn = inverse @ angles + LENGTH / max(float(np.linalg.norm(offsets, axis=1).mean()), 1e-6) * rest
     random = np.random.default_rng(8)
-    found = np.empty((len(EMOTIONS), width), np.float32)
-    for row, name in zip(found, EMOTIONS):
-        if name == "neutral":
-            row[:] = neutral
-        elif name in means:
-            row[:] = means[name]
-        else:
-            free = random.normal(size=width)
-            free -= basis @ (basis.T @ free)
-            free /= np.linalg.norm(free)
-            basis = np.concatenate([basis, free[:, None]], axis=1)
-            row[:] = neutral + length * free
-    return found, [name in means for name in EMOTIONS]
+    basis = right.T
+    found = {"neutral": np.zeros(width)} | dict(zip(names, angles))
+    heard = [name in means for name in EMOTIONS]
+    for name in EMOTIONS:
+        if name in names:
+            continue
+        free = rest @ (neutral if name == "neutral" else random.normal(size=width))
+        free -= basis @ (basis.T @ free)
+        free /= np.linalg.norm(free)
+        basis = np.concatenate([basis, free[:, None]], axis=1)
+        found[name] = LENGTH * free
+    # All are offsets from neutral by now, but neutral itself.
+    place = found.pop("neutral")
+    rows = [place if name == "neutral" else place + found[name] for name in EMOTIONS]
+    encoder.turn.copy_(torch.from_numpy(turn))
+    encoder.shift.copy_(torch.from_numpy(place - neutral @ turn))
+    return np.array(rows, np.float32), heard

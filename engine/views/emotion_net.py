@@ -43,13 +43,14 @@ class Heard:
 
 
 class EmotionEncoder(nn.Module):
-    """An ensemble whose embeddings stand side by side as f_emotion, and what it needs to hear a sound.
+    """An ensemble whose embeddings stand side by side and make f_emotion, and what it needs to hear a sound.
 
     Buffers:
         mean, deviation: [115] of the statistics over what was learned from.
         precision: [115,115] inverse covariance of normalised statistics; `distances` [2]: mean squared distances from which on
             a sound is strange, and altogether strange.
         temperature: [] of the averaged probabilities.
+        turn, shift: [128,128] and [128]: f_emotion = embedding @ turn + shift, which puts the emotions' means at right angles.
         mapping: [classes,8] the weights that each class stands for, in the order of EMOTIONS.
         speaker: [2,115] mean and deviation of the avatar's own speaker; zeros where nothing is known.
         file_seconds: [] seconds of speech at which a file's own statistics count as much as the others; 0: never.
@@ -65,6 +66,8 @@ class EmotionEncoder(nn.Module):
         self.register_buffer("precision", torch.eye(FUNCTIONALS))
         self.register_buffer("distances", torch.tensor([3.0, 6.0]))
         self.register_buffer("temperature", torch.tensor(1.0))
+        self.register_buffer("turn", torch.eye(shape.width))
+        self.register_buffer("shift", torch.zeros(shape.width))
         self.register_buffer("mapping", torch.zeros(shape.classes, EMOTION_COUNT))
         self.register_buffer("speaker", torch.zeros(2, FUNCTIONALS))
         self.register_buffer("file_seconds", torch.tensor(0.0))
@@ -97,7 +100,7 @@ class EmotionEncoder(nn.Module):
         return Batch(normalised, torch.from_numpy(found.mel), torch.from_numpy(found.mfcc), wave)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """f_emotion [B,128], logits [members,B,classes]."""
+        """The members' embeddings [B,128] within -1..1, logits [members,B,classes]."""
         found = [member(batch) for member in self.members]
         return torch.cat([embedding for embedding, _ in found], 1), torch.stack([logits for _, logits in found])
 
@@ -110,7 +113,7 @@ class EmotionEncoder(nn.Module):
             distance = ((batch.functionals @ self.precision) * batch.functionals).mean(1)
             near, far = self.distances
             trust = ((far - distance) / (far - near)).clip(0, 1).numpy() * enough(speech)
-        return Heard(embedding.numpy(), probabilities.numpy(), trust.astype(np.float32))
+        return Heard((embedding @ self.turn + self.shift).numpy(), probabilities.numpy(), trust.astype(np.float32))
 
 
 def normalise(functionals: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
