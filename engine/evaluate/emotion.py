@@ -52,7 +52,10 @@ def sentences_of_sounds(paths: list[Path], frames: int, transcripts: dict[str, s
         if find_spec("pocketsphinx"):
             from ..priors.recogniser import align
 
-            phones = align(sound, (transcripts or {}).get(path.stem))
+            try:
+                phones = align(sound, (transcripts or {}).get(path.stem))
+            except RuntimeError:  # it finds no way through the words
+                phones = []
             closures = [(start, end) for start, end, phone in phones if phone in CLOSED_PHONES]
         found.append(Sentence(path, np.linspace(0.15, max(sound.duration - 0.15, 0.2), frames), closures))
     return found

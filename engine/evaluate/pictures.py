@@ -34,7 +34,7 @@ class PictureResult:
         opening, true_opening: [F] of the lips over the frames `times` [F] seconds, in the head's units.
         error: [P] mean colour error of some head pixels; variance: [P] their predicted variance; frame_error, frame_variance: their means
             in each drawn frame.
-        sheet: rows of pictures [H,W,3] uint8: truth, prediction, four times their difference, uncertainty.
+        sheet: rows of pictures [H,W,3] uint8: truth, prediction, four times their difference, uncertainty (from its least to its most).
     """
 
     figures: dict[str, Any]
@@ -98,8 +98,8 @@ def judge_pictures(
         if number in shown:
             sheet.append([truth, picture, np.clip(4 * np.abs(picture - truth), 0, 1), total[..., None].repeat(3, 2)])
         progress(number + 1, len(some), f"picture {frame.number}")
-    lightest = max(max((np.quantile(v, 0.999) for v in variances if len(v)), default=1.0), 1e-30)
-    sheet = [[_bytes(x) for x in (*row[:3], row[3] / lightest)] for row in sheet]
+    low, high = np.quantile(np.concatenate(variances), (0.01, 0.99)) if any(map(len, variances)) else (0.0, 1.0)
+    sheet = [[_bytes(x) for x in (*row[:3], (row[3] - low) / max(high - low, 1e-30))] for row in sheet]
     figures: dict[str, Any] = {"frames drawn": len(some), "frames followed": len(frames)}
     figures |= {name: float(np.mean(values)) for name, values in found.items()}
     followed, notes, (opening, true_opening) = _follow(subject, data, frames)

@@ -180,7 +180,8 @@ def draw_curves(result: dict[str, Any], pictures: PictureResult | None) -> bytes
                 if len(cases) > 2:
                     axes.plot(cases, [entries[case]["weight"] for case in cases], marker=".", label=view)
             axes.set(title="Weight of a spoilt view")
-            axes.legend()
+            if axes.lines:
+                axes.legend()
 
         plots.append(weights)
     if not plots:

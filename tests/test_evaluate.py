@@ -1,0 +1,642 @@
+"""Evaluation: each measure against known answers, brute force or a library; the path from avatar to figures on small heads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from scipy.linalg import sqrtm
+from scipy.stats import norm, spearmanr
+from support.avatars import static_avatar, talking_avatar
+from support.face_data import make_face_data, make_head, moved
+
+from ua3dtalk.engine.avatar import EMOTIONS, load_avatar, save_avatar
+from ua3dtalk.engine.avatar.gaussians import softplus_inverse
+from ua3dtalk.engine.bake import Baker, Session
+from ua3dtalk.engine.bake.baker import emotion_vectors
+from ua3dtalk.engine.cache import CacheReader
+from ua3dtalk.engine.cli import main
+from ua3dtalk.engine.dataset import read_data
+from ua3dtalk.engine.deform.fast import Deformer
+from ua3dtalk.engine.deform.freeze import freeze
+from ua3dtalk.engine.deform.networks import BranchNetwork
+from ua3dtalk.engine.deform.parameters import branch_tensors
+from ua3dtalk.engine.errors import UserError
+from ua3dtalk.engine.evaluate import ablation, measures
+from ua3dtalk.engine.evaluate import landmarks as lm
+from ua3dtalk.engine.evaluate import uncertainty as un
+from ua3dtalk.engine.evaluate.emotion import Nearest, Sentence, judge_emotion, sentences_of_data
+from ua3dtalk.engine.evaluate.pictures import closures, held_out, judge_pictures
+from ua3dtalk.engine.evaluate.report import as_json, sheet, table
+from ua3dtalk.engine.evaluate.run import EvaluateSettings, load_transcripts, run_evaluation
+from ua3dtalk.engine.evaluate.subject import Subject, project
+from ua3dtalk.engine.files import file_hash
+from ua3dtalk.engine.render.camera import Camera
+from ua3dtalk.engine.render.sequence import FrameRenderer
+from ua3dtalk.engine.shot import Shot
+from ua3dtalk.engine.train.config import BranchPlan, TrainConfig
+from ua3dtalk.engine.train.losses import ssim
+from ua3dtalk.engine.views import build_providers
+from ua3dtalk.engine.views.content import VISEMES
+
+MBP, AA, SIL = (VISEMES.index(name) for name in ("mbp", "aa", "sil"))
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set, a head of its own Gaussians with small random networks, and two sounds."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    make_face_data(folder / "data", frames=80, size=48)
+    save_avatar(head_avatar(), folder / "head.safetensors")
+    random = np.random.default_rng(0)
+    for name, low in (("one", 150), ("two", 220)):
+        tone = np.sin(2 * np.pi * np.cumsum(low + 60 * np.sin(np.arange(24000) / 2500)) / 16000)
+        soundfile.write(folder / f"{name}.wav", 0.3 * tone * (1 + np.sin(np.arange(24000) / 800)) + 0.01 * random.normal(size=24000), 16000)
+    return folder
+
+
+def head_avatar(seed: int = 0):
+    """The Gaussians that `make_face_data` draws, under random networks."""
+    head = make_head(np.random.default_rng(0))
+    avatar = talking_avatar(int((head.kind < 2).sum()), int((head.kind > 1).sum()), members=3, seed=seed)
+    for branch, rows in (("face", head.kind < 2), ("mouth", head.kind > 1)):
+        count = int(rows.sum())
+        avatar.tensors[f"{branch}.means"] = head.means[rows].astype(np.float32)
+        avatar.tensors[f"{branch}.quats"] = np.tile(np.float32([1, 0, 0, 0]), (count, 1))
+        avatar.tensors[f"{branch}.scales"] = softplus_inverse(np.repeat(head.scales[rows][:, None], 3, 1))
+        avatar.tensors[f"{branch}.opacities"] = np.full(count, np.log(0.95 / 0.05), np.float32)
+        avatar.tensors[f"{branch}.sh"] = ((head.colors[rows] - 0.5) / 0.28209479)[:, None].astype(np.float32)
+    avatar.meta.composite = "layered"
+    avatar.tensors["face.moving"] = np.arange(0, int((head.kind < 2).sum()), 7, dtype=np.int32)
+    avatar.tensors["mouth.moving"] = np.arange(0, int((head.kind > 1).sum()), 3, dtype=np.int32)
+    return avatar
+
+
+@pytest.fixture(scope="module")
+def subject(folder: Path) -> Subject:
+    return Subject(folder / "head.safetensors", "cpu", 1)
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path):
+    return read_data(folder / "data")
+
+
+# --- measures -----------------------------------------------------------------------------------------------------------------
+
+
+def test_psnr_of_known_errors() -> None:
+    truth = np.full((4, 5, 3), 0.5)
+    found = truth + 0.1
+    assert measures.psnr(found, truth) == pytest.approx(20)
+    assert measures.psnr(truth, truth) == np.inf
+    found[0] += 0.9
+    mask = np.zeros((4, 5), bool)
+    mask[1:] = True
+    assert measures.psnr(found, truth, mask) == pytest.approx(20) and measures.psnr(found, truth) < 10
+
+
+def test_ssim_is_what_brute_force_says(random: np.random.Generator) -> None:
+    one, other = random.random((2, 14, 13, 3)).astype(np.float32)
+    places = np.arange(11) - 5
+    window = np.exp(-(places**2) / (2 * 1.5**2))
+    window = np.outer(window, window) / window.sum() ** 2
+    values = []
+    for channel in range(3):
+        a, b = (np.pad(x[..., channel].astype(float), 5) for x in (one, other))
+        for y in range(14):
+            for x in range(13):
+                p, q = a[y : y + 11, x : x + 11], b[y : y + 11, x : x + 11]
+                mp, mq = (window * p).sum(), (window * q).sum()
+                vp, vq, both = (window * p * p).sum() - mp**2, (window * q * q).sum() - mq**2, (window * p * q).sum() - mp * mq
+                values.append((2 * mp * mq + 1e-4) * (2 * both + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4)))
+    found = float(ssim(torch.from_numpy(one), torch.from_numpy(other)))
+    assert found == pytest.approx(np.mean(values), abs=1e-5) and abs(found) < 0.3
+    assert float(ssim(torch.from_numpy(one), torch.from_numpy(one))) == pytest.approx(1)
+
+
+def test_landmark_distance_is_centred_and_of_the_mouth_alone(random: np.random.Generator) -> None:
+    truth = random.normal(size=(3, 68, 2))
+    found = truth + [7, -3]
+    found[:, :48] += random.normal(size=(3, 48, 2))
+    assert np.allclose(measures.landmark_distance(found, truth), 0)
+    found[0, 50, 0] += 20  # moves the centre of twenty by 1
+    assert measures.landmark_distance(found, truth)[0] == pytest.approx((19 + 19 * 1) / 20)
+
+
+def test_action_unit_error() -> None:
+    truth = {"AU01": np.zeros(4), "AU12": np.zeros(4), "AU25": np.zeros(4)}
+    found = {"AU01": np.full(4, 2.0), "AU12": np.array([1.0, 1, 3, 3]), "AU26": np.ones(4)}
+    assert measures.action_unit_error(found, truth, measures.UPPER_AUS) == pytest.approx(4)
+    assert measures.action_unit_error(found, truth, measures.LOWER_AUS) == pytest.approx(5)
+    assert np.isnan(measures.action_unit_error({}, truth, measures.UPPER_AUS))
+
+
+def test_a_late_mouth_is_found_late(random: np.random.Generator) -> None:
+    smooth = np.convolve(random.normal(size=400), np.hanning(9), "same")
+    parts = np.zeros(380, int)
+    lag, peak = measures.aperture_lag(smooth[17:397], 3 * smooth[20:400] + 1, parts, 25)
+    assert lag == pytest.approx(3 / 25, abs=0.004) and peak == pytest.approx(1, abs=0.01)
+    lag, _ = measures.aperture_lag(smooth[20:400], smooth[18:398], parts, 25)
+    assert lag == pytest.approx(-2 / 25, abs=0.004)
+    half = (smooth[1:] + smooth[:-1]) / 2  # half a frame early
+    lag, _ = measures.aperture_lag(half[:380], smooth[:380], parts, 25)
+    assert lag == pytest.approx(-0.5 / 25, abs=0.004)
+
+
+def test_pieces_are_not_compared_with_each_other(random: np.random.Generator) -> None:
+    smooth = np.convolve(random.normal(size=200), np.hanning(9), "same")
+    truth = np.concatenate([smooth[:100], smooth[100:][::-1]])
+    found = np.concatenate([np.roll(smooth[:100], 2), np.roll(smooth[100:][::-1], 2)])
+    _, apart = measures.aperture_lag(found, truth, np.repeat([0, 1], 100), 25)
+    _, together = measures.aperture_lag(found, truth, np.zeros(200, int), 25)
+    assert apart > together
+    assert np.isnan(measures.aperture_lag(np.zeros(200), truth, np.zeros(200, int), 25)[1])
+
+
+def test_closures_are_counted_where_the_truth_closes() -> None:
+    viseme = np.array([AA, AA, MBP, MBP, AA, AA, MBP, AA, MBP, AA])
+    truth = np.array([1, 1, 0, 0, 1, 1, 0, 1, 0.8, 1.0])
+    mine = np.array([1, 1, 1, 0, 1, 0, 1, 1, 1, 0.1])
+    mine[5:8] = 1  # the second stays open, the third is none: the true lips do not close on it
+    found = closures(mine, truth, viseme, np.zeros(10, int), 0.3)
+    assert found == {"closure recall": 0.5, "closures": 2, "open vowels open": 0.75}
+    # A closure is not excused by one that belongs to another piece.
+    late = np.array([1.0, 1, 0, 1])
+    assert closures(late, np.array([1.0, 0, 0, 1]), np.array([AA, MBP, MBP, AA])[[0, 1, 2, 3]], np.array([0, 0, 1, 1]), 0.3)["closure recall"] == 0.5
+    assert np.isnan(closures(truth, truth, np.full(10, SIL), np.zeros(10, int), 0.3)["closure recall"])
+
+
+def test_closed_below_is_a_share_of_the_range() -> None:
+    assert measures.closed_below(np.linspace(2, 6, 101)) == pytest.approx(2.2 + 0.25 * 3.6)
+
+
+def test_frechet_distance(random: np.random.Generator) -> None:
+    a, b = random.normal(size=(500, 1)), random.normal(2, 3, (700, 1))
+    closed = (a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2
+    assert measures.frechet_distance(a, b) == pytest.approx(closed)
+    a, b = random.normal(size=(60, 5)) @ random.normal(size=(5, 5)), random.normal(size=(50, 5)) + 1
+    first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    wanted = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(first + second - 2 * np.real(sqrtm(first @ second)))
+    assert measures.frechet_distance(a, b) == pytest.approx(wanted)
+    assert measures.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    few = random.normal(size=(4, 9))  # fewer frames than coefficients
+    assert np.isfinite(measures.frechet_distance(few, b[:, [0] * 9]))
+
+
+def test_auroc_is_the_share_of_pairs(random: np.random.Generator) -> None:
+    seen, unseen = random.integers(0, 6, 40), random.integers(1, 8, 30)
+    pairs = np.mean([(u > s) + 0.5 * (u == s) for s in seen for u in unseen])
+    assert measures.auroc(seen, unseen) == pytest.approx(pairs)
+    assert measures.auroc(np.zeros(3), np.ones(3)) == 1 and measures.auroc(np.ones(3), np.zeros(3)) == 0
+
+
+def test_rank_correlation_is_scipys(random: np.random.Generator) -> None:
+    rows, other = random.integers(0, 5, (4, 9)), random.normal(size=9)
+    wanted = [spearmanr(row, other).statistic for row in rows]
+    assert np.allclose(measures.rank_correlation(rows, other), wanted)
+    assert measures.rank_correlation(np.ones((1, 9)), other)[0] == 0
+
+
+def test_sparsification(random: np.random.Generator) -> None:
+    error = random.exponential(size=5000)
+    knows, blind, wrong = (measures.sparsification(error, x) for x in (3 * error, random.random(5000), -error))
+    assert knows["ause"] == pytest.approx(0, abs=1e-12)
+    assert blind["ause"] == pytest.approx(blind["ause of no order"], abs=0.05) and wrong["ause"] > 1.3 * blind["ause"]
+    four = measures.sparsification(np.array([4.0, 1, 2, 1]), np.array([1.0, 4, 3, 2]), points=4)
+    assert four["removed"] == [0, 0.25, 0.5, 0.75]
+    assert np.allclose(four["left"], np.array([8 / 4, 7 / 3, 5 / 2, 4]) / 2) and np.allclose(four["oracle"], np.array([8 / 4, 4 / 3, 1, 1]) / 2)
+
+
+def test_calibration(random: np.random.Generator) -> None:
+    variance = random.uniform(0.1, 4, 20000)
+    error = np.sqrt(variance) * random.normal(size=20000)
+    right = measures.calibration(error, variance / 7)  # the unit is not known
+    assert right["calibration error"] < 0.01 and right["factor"] == pytest.approx(7, rel=0.05)
+    assert measures.calibration(error, random.permutation(variance))["calibration error"] > 0.02
+    bold = measures.calibration(error, variance, factor=0.25)  # stated half as wide as it is
+    assert bold["observed"][9] == pytest.approx(2 * norm.cdf(norm.ppf(0.75) / 2) - 1, abs=0.02)
+    assert measures.calibration(error.reshape(-1, 2), variance[::2], factor=1)["factor"] == 1
+
+
+# --- the avatar performs as in a bake -----------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_what_a_bake_and_a_rendering_give(folder: Path, subject: Subject, data, tmp_path: Path) -> None:
+    frame = data.splits["val"][2]
+    keyed = lm.view_of(data, [frame])
+    motion = subject.deformer.motion(subject.views(data.sound, **keyed))
+    mine = subject.draw(motion, 0, frame.viewmat, data.K, 48, 48)
+    shot = Shot(
+        subject.path, file_hash(subject.path), data.sound, file_hash(data.sound), 25.0, np.array([5], np.int32), keyed["times"],
+        keyed["emotion"].astype(np.float32), np.ones(1, np.float32), np.ones(1, np.float32), keyed["au"],
+    )  # fmt: skip
+    Baker(Session("cpu", 1), shot).bake(tmp_path / "cache")
+    reader = CacheReader(tmp_path / "cache")
+    turned = np.eye(4, dtype=np.float32)  # the camera, too, from the avatar's axes to Blender's
+    turned[:3, :3] = frame.viewmat[:3, :3] @ subject.avatar.rotation_to_blender().T
+    turned[:3, 3] = frame.viewmat[:3, 3]
+    baked = FrameRenderer(reader, "cpu", 1).picture(reader.at(5), Camera(turned, data.K, 48, 48))
+    assert np.abs(mine.color - baked.color).max() < 0.02 and np.abs(mine.alpha - baked.alpha).max() < 0.02
+    total = np.abs(mine.aleatoric - baked.aleatoric)[mine.alpha > 0.9]
+    assert total.max() < 0.02 * mine.aleatoric.max() and mine.aleatoric.max() > 0
+    still = subject.draw(None, 0, frame.viewmat, data.K, 48, 48)
+    assert np.abs(mine.color - still.color).max() > 0.05 and (still.aleatoric == 0).all()
+    assert np.allclose(still.over(np.ones((48, 48, 3)))[0, 0], 1, atol=1e-3)
+
+
+def test_views_are_the_providers_and_the_emotions_the_prototypes(folder: Path, subject: Subject) -> None:
+    from ua3dtalk.engine.audio import read_sound
+
+    times, emotion = np.array([0.3, 0.9]), np.eye(8)[[1, 4]] * 0.5
+    au = np.full((2, 6), 0.3)
+    views = subject.views(folder / "one.wav", times, emotion, au)
+    meta = {name: vars(view) for name, view in subject.avatar.meta.views.items()}
+    for name, provider in build_providers(meta, subject.avatar.tensors).items():
+        if name != "emotion":
+            assert np.allclose(views[name], provider.track(read_sound(folder / "one.wav")).at(times))
+    p = subject.avatar.tensors["emotion.prototypes"]
+    assert np.allclose(views["emotion"][1, 0], p[0] + 0.5 * (p[4] - p[0]), atol=1e-5) and np.allclose(views["au"], au)
+    silent = subject.views(None, times)
+    assert np.allclose(silent["audio"][0], silent["audio"][1]) and not np.allclose(silent["audio"], views["audio"])
+
+
+def test_some_of_the_gaussians_move_as_all_do(folder: Path, subject: Subject, tmp_path: Path) -> None:
+    views = subject.views(folder / "one.wav", np.array([0.2, 0.7]), np.eye(8)[1])
+    whole = subject.deformer.motion(views).face
+    moving = subject.avatar.moving("face")
+    rows = moving[[40, 3, 77]]
+    assert np.allclose(subject.crop(rows).motion(views).face.d_means, whole.d_means[:, [40, 3, 77]], atol=1e-6)
+    save_avatar(freeze(load_avatar(subject.path)), tmp_path / "frozen.safetensors")
+    frozen = Subject(tmp_path / "frozen.safetensors", "cpu", 1)
+    assert np.allclose(frozen.crop(rows).motion(views).face.d_means, whole.d_means[:, [40, 3, 77]], atol=1e-6)
+    mixed = np.array([moving[1], 1, moving[2]])  # 1 does not move
+    assert 1 not in moving
+    points = subject.points(mixed, views)
+    assert np.allclose(points[:, 1], subject.means[1]) and np.allclose(points[:, 0], subject.means[moving[1]] + whole.d_means[:, 1], atol=1e-6)
+
+
+def test_equal_weights_are_the_plain_mean_of_the_views(folder: Path, subject: Subject) -> None:
+    views = subject.views(folder / "one.wav", np.array([0.4]), np.eye(8)[1])
+    even = Deformer(subject.equal_weights(), "cpu", 1).motion(views)
+    assert np.allclose(even.face.shares, 1 / 4, atol=1e-4) and np.allclose(even.mouth.shares, 1 / 3, atol=1e-4)
+    net = BranchNetwork.from_tensors("face", branch_tensors(subject.avatar.tensors, "face"), 7.0)
+    means = torch.from_numpy(subject.means[subject.avatar.moving("face")])
+    with torch.no_grad():
+        out = net(means, {name: torch.from_numpy(value) for name, value in views.items()})
+        fused = torch.stack([out.view_means[v].mean(0)[0] for v in ("audio", "exp", "style", "emotion")]).mean(0)
+        state = net.fuse["fc"](torch.cat([fused, net.field(means)], -1))
+        d_means = net.heads["means"][1](net.heads["means"][0](state.relu()).relu()) * 0.01
+    assert np.allclose(even.face.d_means[0], d_means.numpy(), atol=1e-6)
+    assert not np.allclose(even.face.d_means, subject.deformer.motion(views).face.d_means, atol=1e-6)
+
+
+def test_a_portrait_holds_the_face_whatever_its_axes(subject: Subject) -> None:
+    viewmat, K = subject.portrait(64)
+    pixels, depth = project(subject.means, viewmat, K)
+    assert (depth > 0).all() and pixels.min() > 0 and pixels.max() < 64 and np.ptp(pixels[:, 1]) > 40
+    top, front = subject.means[subject.means[:, 1].argmax()], subject.means[subject.means[:, 2].argmax()]
+    assert project(top, viewmat, K)[0][1] < 20 and project(front, viewmat, K)[1] == pytest.approx(depth.min(), abs=0.01)
+
+
+def test_static_avatars_are_refused(tmp_path: Path) -> None:
+    save_avatar(static_avatar(), tmp_path / "still.safetensors")
+    with pytest.raises(UserError, match="static"):
+        Subject(tmp_path / "still.safetensors")
+
+
+# --- landmarks ----------------------------------------------------------------------------------------------------------------
+
+
+def test_landmarks_follow_the_gaussians_they_are_bound_to(data) -> None:
+    head = make_head(np.random.default_rng(0))
+    is_face = head.kind < 2
+    coefficients = data.labels.expression
+    frames = data.splits["train"]
+    points = lambda some: np.stack([moved(head, head.means, coefficients[f.number])[is_face] for f in some])  # noqa: E731
+    viewmats = lambda some: np.stack([f.viewmat for f in some])  # noqa: E731
+    few, held = frames[::4], data.splits["val"]
+    bound = lm.bind(
+        points(few), head.means[is_face], np.arange(is_face.sum()), data.landmarks[[f.number for f in few]], viewmats(few), data.K
+    )
+    ways = np.stack([project(p, view, data.K)[0] for p, view in zip(points(held), viewmats(held))])
+    found = ways[:, bound.rows].mean(2) + bound.offset
+    truth = data.landmarks[[f.number for f in held]]
+    still = np.stack([project(head.means[is_face], view, data.K)[0] for view in viewmats(held)])[:, bound.rows].mean(2) + bound.offset
+    mine, rest = (measures.landmark_distance(x, truth).mean() for x in (found, still))
+    assert mine < 0.35 * rest and mine < 0.25  # of 48 px
+    places = [lm.aperture(lm.frontal(x, viewmats(held), data.K, bound.depth)) for x in (found, truth, still)]
+    assert np.corrcoef(places[0], places[1])[0, 1] > 0.95 and places[2].std() < 0.1 * places[1].std()
+
+
+def test_frontal_undoes_the_camera(random: np.random.Generator, data) -> None:
+    points = random.uniform(-0.1, 0.1, (68, 3))
+    frames = data.splits["train"][:5]
+    pixels = np.stack([project(points, f.viewmat.astype(float), data.K.astype(float))[0] for f in frames])
+    found = lm.frontal(pixels, np.stack([f.viewmat for f in frames]).astype(float), data.K.astype(float), points[:, 2])
+    assert np.allclose(found, points[:, :2], atol=1e-6)
+
+
+def test_what_landmarks_say_is_learned_from_the_true_ones(random: np.random.Generator) -> None:
+    x = random.normal(size=(300, 68, 2))
+    weights = random.normal(size=(136, 3)) * (random.random((136, 3)) < 0.1)
+    y = x.reshape(300, -1) @ weights + [1, 2, 3]
+    x[5, 3] = np.nan  # a face that was not found
+    read = lm.Reader(x[:250], y[:250])
+    assert np.abs(read(x[250:]) - y[250:]).max() < 0.05 * y.std()
+    noise = lm.Reader(x[:250], random.normal(size=(250, 3)))
+    assert np.abs(noise(x[250:])).std() < 1  # nothing to learn: the strongest ridge keeps it quiet
+
+
+def test_pieces_end_with_the_take_and_where_frames_are_missing(data) -> None:
+    frames = data.splits["val"]
+    assert lm.pieces(data, frames).tolist() == np.repeat([0, 1, 2, 3], 4).tolist()
+    one = data.splits["train"][:16]
+    assert lm.pieces(data, one).tolist() == [0] * 16 and lm.pieces(data, one[:5] + one[7:]).tolist() == [0] * 5 + [1] * 9
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def judged(subject: Subject, data):
+    return judge_pictures(subject, data, "val", rows=3)
+
+
+def test_pictures_of_the_right_head_at_rest(subject: Subject, data, judged, folder: Path, tmp_path: Path) -> None:
+    figures = judged.figures
+    assert figures["frames drawn"] == figures["frames followed"] == 16
+    frames = held_out(data, "val")
+    by_hand: dict[str, list[float]] = {"psnr": [], "psnr still": []}
+    for f in frames:
+        motion = subject.deformer.motion(subject.views(data.sound, **lm.view_of(data, [f])))
+        for name, how in (("psnr", motion), ("psnr still", None)):
+            picture = subject.draw(how, 0, f.viewmat, data.K, 48, 48).over(data.behind(f) / 255)
+            by_hand[name].append(measures.psnr(picture, data.picture(f) / 255))
+    assert {name: pytest.approx(np.mean(values), abs=1e-3) for name, values in by_hand.items()} == {name: figures[name] for name in by_hand}
+    assert 25 < figures["psnr still"] and abs(figures["psnr"] - figures["psnr still"]) > 0.05
+    assert figures["psnr head still"] < figures["psnr still"]
+    other = load_avatar(folder / "head.safetensors")
+    other.tensors = dict(other.tensors) | {"face.means": np.asarray(other.tensors["face.means"]) + np.float32(0.02)}
+    save_avatar(other, tmp_path / "moved.safetensors")
+    assert judge_pictures(Subject(tmp_path / "moved.safetensors", "cpu", 1), data, "val", every=5, rows=0).figures["psnr still"] < 20
+
+
+def test_mouths_and_expressions_are_followed(judged) -> None:
+    figures = judged.figures
+    assert figures["aue lower of the true landmarks"] < 0.05 * figures["aue lower still"]
+    assert figures["frechet distance of expression still"] > 0 and 0 < figures["lmd still"] < 5
+    assert np.isfinite([figures["aue upper"], figures["lip correlation"], figures["lmd"]]).all()
+    assert judged.opening.shape == judged.true_opening.shape == judged.times.shape == (16,)
+    assert "Gaussians bound" in judged.notes[0] and "AU25" in judged.notes[1] and "not E-FID" in judged.notes[2]
+    assert len(judged.sheet) == 3 and all(x.shape == (48, 48, 3) and x.dtype == np.uint8 for row in judged.sheet for x in row)
+    assert len(judged.error) == len(judged.variance) and len(judged.frame_error) == 16 and (judged.variance > 0).all()
+
+
+def test_a_split_that_is_not_there(data) -> None:
+    with pytest.raises(UserError, match="no frames in split `test`"):
+        held_out(data, "test")
+
+
+# --- emotion ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_nearest_class_in_units_of_speech(random: np.random.Generator) -> None:
+    """Speech moves the face far along one axis; the emotions differ little along another."""
+    def show(at: float) -> np.ndarray:
+        return random.normal(size=(60, 5)) * [10, 0.1, 0.1, 0.1, 0.1] + [0, at, 0, 0, 0]
+
+    nearest = Nearest([show(0), show(1), show(2)])
+    for number in range(3):
+        assert (nearest(show(number)) == number).mean() > 0.98
+    assert (nearest(show(1)) == 2).mean() < 0.02
+
+
+def test_emotions_are_heard_or_not(folder: Path, tmp_path: Path) -> None:
+    loud = load_avatar(folder / "head.safetensors")
+    loud.tensors = dict(loud.tensors)
+    for name, factor in (("face.net.emotion.query.weight", 8), ("face.net.fuse.emotion.fc1.weight", 8), ("face.net.fuse.emotion.mean.weight", 8)):
+        loud.tensors[name] = factor * np.asarray(loud.tensors[name])
+    save_avatar(loud, tmp_path / "loud.safetensors")
+    sentences = [Sentence(folder / f"{name}.wav", np.linspace(0.1, 1.3, 6), [(0.4, 0.5), (0.8, 0.9)]) for name in ("one", "two")]
+    found = judge_emotion(Subject(tmp_path / "loud.safetensors", "cpu", 1), sentences)
+    assert found["nearest"] > 0.9 and found["spearman"] > 0.9 and found["closures"] == 4 and found["sentences"] == 2
+    assert set(found["per emotion"]) == set(EMOTIONS[1:]) and 0 <= found["closure recall, neutral"] <= 1
+    deaf = load_avatar(folder / "head.safetensors")
+    deaf.tensors = dict(deaf.tensors) | {"face.net.emotion.query.weight": np.zeros_like(deaf.tensors["face.net.emotion.query.weight"])}
+    save_avatar(deaf, tmp_path / "deaf.safetensors")
+    found = judge_emotion(Subject(tmp_path / "deaf.safetensors", "cpu", 1), sentences)
+    assert found["nearest"] < 0.3 and abs(found["spearman"]) < 0.3 and found["closure recall falls by (points)"] == 0
+
+
+def test_sentences_and_closures_of_a_data_set(data) -> None:
+    sentences = sentences_of_data(data, "train", 5)
+    assert len(sentences) == 4 and all(len(s.times) == 5 and s.sound == data.sound for s in sentences)
+    numbers = np.array([f.number for f in data.splits["train"][:16]])
+    closed = data.labels.viseme[numbers] == MBP
+    starts = np.flatnonzero(closed & ~np.concatenate([[False], closed[:-1]]))
+    assert len(sentences[0].closures) == len(starts) > 0 and sentences[0].closures[0][0] == pytest.approx(numbers[starts[0]] / 25)
+    assert all(closed[round(end * 25)] for _, end in sentences[0].closures)
+
+
+# --- uncertainty --------------------------------------------------------------------------------------------------------------
+
+
+def test_noise_has_the_level_that_is_said(subject: Subject, folder: Path) -> None:
+    views = subject.views(folder / "one.wav", np.linspace(0.1, 1.3, 40), np.eye(8)[1])
+    for level in (20, 0):
+        found = un.spoilt(subject, views, "audio", f"{level} dB")
+        own = views["audio"].std(0)
+        ratio = ((found["audio"] - views["audio"]) / np.maximum(own, 0.1 * own.mean())).std()
+        assert 20 * np.log10(1 / ratio) == pytest.approx(level, abs=0.2)
+        assert all(found[name] is views[name] for name in views if name != "audio")
+    spread = emotion_vectors(subject.head, np.eye(8)).std(0)  # stands still over these frames, and is spoilt nonetheless
+    noise = (un.spoilt(subject, views, "emotion", "0 dB")["emotion"] - views["emotion"])[:, 0]
+    assert (noise / np.maximum(spread, 0.1 * spread.mean())).std() == pytest.approx(1, abs=0.05)
+    assert (un.spoilt(subject, views, "au", "left out")["au"] == 0).all() and un.spoilt(subject, views, "au", "clean") is views
+    assert np.array_equal(un.spoilt(subject, views, "style", "another moment's")["style"][0], views["style"][20])
+
+
+def reacting(avatar, sign: float):
+    """Log-variances of `exp` that rise (or fall) with the size of its input, alike in every member."""
+    tensors = dict(avatar.tensors)
+    for branch in avatar.branches:
+        lead = f"{branch}.net.fuse.exp"
+        weight = np.random.default_rng(3).normal(0, 0.3, tensors[f"{lead}.fc1.weight"].shape[1:]).astype(np.float32)
+        tensors[f"{lead}.fc1.weight"] = np.broadcast_to(weight, tensors[f"{lead}.fc1.weight"].shape).copy()
+        tensors[f"{lead}.logvar.weight"] = np.full_like(tensors[f"{lead}.logvar.weight"], sign * 0.1)
+    avatar.tensors = tensors
+    return avatar
+
+
+def test_a_view_that_knows_its_noise_loses_weight(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(un, "CASES", {"exp": un.CASES["exp"], "style": ("clean",), "audio": ("clean",), "emotion": ("clean",), "au": un.CASES["au"]})
+    performance = un.of_sentences([Sentence(folder / "one.wav", np.linspace(0.1, 1.3, 8), [])])
+    for sign, falls in ((1, True), (-1, False)):
+        save_avatar(reacting(talking_avatar(), sign), tmp_path / "head.safetensors")
+        found = un.judge_spoilt_views(Subject(tmp_path / "head.safetensors", "cpu", 1), performance, pictures=2)["exp"]
+        assert found["weight falls with the noise"] is falls
+        assert found["clean"]["motion, fusion"] == 0 and "psnr, fusion" not in found["clean"]
+        changes = [found[case]["motion, equal weights"] for case in ("20 dB", "10 dB", "0 dB")]
+        assert changes[0] < changes[1] < changes[2] and found["0 dB"]["psnr, fusion"] < found["20 dB"]["psnr, fusion"]
+        assert {"weight", "weight, mouth"} <= set(found["0 dB"])
+
+
+def test_spoilt_views_are_held_against_the_truth_of_a_data_set(subject: Subject, data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(un, "CASES", {view: ("clean",) for view in un.CASES})
+    frames = held_out(data, "val")[::5]
+    found = un.judge_spoilt_views(subject, un.of_frames(data, frames), data, frames, baseline=subject, pictures=4)
+    wanted = judge_pictures(subject, data, "val", every=5, rows=0).figures["psnr"]
+    assert found["audio"]["clean"]["psnr, fusion"] == pytest.approx(wanted, abs=1e-3) == found["audio"]["clean"]["psnr, baseline"]
+
+
+def test_strangers_are_told_from_friends(folder: Path, tmp_path: Path) -> None:
+    avatar = talking_avatar()
+    # One member's mean of `exp` lies the farther from the others' the larger the input is.
+    tensors = dict(avatar.tensors)
+    weight = np.zeros_like(tensors["face.net.fuse.exp.mean.weight"])
+    weight[0] = 1.0
+    tensors |= {"face.net.fuse.exp.mean.weight": weight, "face.net.fuse.exp.logvar.bias": np.full_like(tensors["face.net.fuse.exp.logvar.bias"], -6)}
+    avatar.tensors = tensors
+    save_avatar(avatar, tmp_path / "head.safetensors")
+    one = Subject(tmp_path / "head.safetensors", "cpu", 1)
+    sentence = Sentence(folder / "one.wav", np.linspace(0.1, 1.3, 20), [])
+    silence = un.Performance([(None, np.zeros(20), np.eye(8)[1], None)])
+    found = un.judge_strangers(one, silence, {"speech": un.of_sentences([sentence]), "more silence": silence})
+    assert found["speech"]["auroc"] != 0.5 and found["more silence"]["auroc"] == 0.5
+    again = un.judge_strangers(one, un.of_sentences([sentence]), {"silence": silence})
+    assert again["silence"]["auroc"] == pytest.approx(1 - found["speech"]["auroc"])
+    assert found["more silence"]["epistemic, times the seen"] == pytest.approx(1)
+
+
+def test_performances_under_emotions(folder: Path) -> None:
+    sentences = [Sentence(folder / "one.wav", np.linspace(0.1, 1, 9), []), Sentence(folder / "two.wav", np.linspace(0.1, 1, 5), [])]
+    full = un.of_sentences(sentences, 1.5)
+    assert [part[2].shape for part in full.parts] == [(9, 8), (5, 8)] and np.allclose(full.parts[0][2].sum(1), 1.5)
+    assert set(np.concatenate([p[2] for p in full.parts]).argmax(1)) == set(range(1, 8))
+    some = np.concatenate([p[2] for p in un.of_sentences(sentences).parts]).sum(1)
+    assert (some <= 1).all() and some.std() > 0.1
+
+
+def test_errors_against_what_is_drawn(subject: Subject, data, judged) -> None:
+    found = un.judge_errors(subject, data, judged, frames=4)
+    assert 0 <= found["calibration"]["calibration error"] <= 1
+    knows = replace(judged, variance=judged.error**2 + 1e-12, frame_variance=judged.frame_error)
+    sure = un.judge_errors(subject, data, knows, frames=4)
+    for what in ("pixels", "frames"):
+        assert sure[f"sparsification, {what}"]["ause"] < 1e-6 < found[f"sparsification, {what}"]["ause"]
+
+
+# --- ablation -----------------------------------------------------------------------------------------------------------------
+
+TINY = TrainConfig(
+    mouth=BranchPlan(4, 1, 3, 60, 80), face=BranchPlan(6, 2, 4, 200, 220), fuse_steps=2, members=2, field=(8,), emotion_field=(4,), codebook=(4,),
+    grow_before_end=2, preview_every=1000, checkpoint_every=1000, held_out=1,
+)  # fmt: skip
+
+
+def test_variants_leave_out_what_they_say() -> None:
+    assert list(ablation.VARIANTS) == ["baseline", "+P", "+E", "+P+E", "+P+U", "+P+E+U"]
+    for name in ablation.VARIANTS:
+        config = ablation.variant(TINY, name)
+        assert (config.members > 1) == name.endswith("U") == (config.logvar_bound > 1)
+        assert ("emotion" in config.without) == ("E" not in name) and ("exp" in config.without) == ("P" not in name)
+        assert (config.face, config.mouth, config.fuse_steps) == (TINY.face, TINY.mouth, TINY.fuse_steps)
+
+
+def test_a_silenced_view_counts_as_zeros(folder: Path, subject: Subject, tmp_path: Path) -> None:
+    ablation.silence(subject.path, tmp_path / "deaf.safetensors", ("exp", "style", "emotion"))
+    deaf = Subject(tmp_path / "deaf.safetensors", "cpu", 1)
+    views = subject.views(folder / "one.wav", np.array([0.3, 0.8]), np.eye(8)[2])
+    zeros = views | {name: np.zeros_like(views[name]) for name in ("exp", "style", "emotion")}
+    found, wanted = deaf.deformer.motion(views), subject.deformer.motion(zeros)
+    assert np.allclose(found.face.d_means, wanted.face.d_means, atol=1e-7) and np.allclose(found.mouth.d_means, wanted.mouth.d_means, atol=1e-7)
+    assert not np.allclose(subject.deformer.motion(views).face.d_means, wanted.face.d_means, atol=1e-6)
+
+
+def test_variants_are_trained_and_compared(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation, "VARIANTS", {name: ablation.VARIANTS[name] for name in ("baseline", "+P+E")})
+    made = ablation.train_variants(folder / "data", tmp_path, TINY, None, "cpu", 1)
+    assert list(made) == ["baseline", "+P+E"] and all(path.exists() for path in made.values())
+    baseline = Subject(made["baseline"], "cpu", 1)
+    views = baseline.views(folder / "one.wav", np.array([0.2, 0.7]), np.eye(8)[1])
+    motion = baseline.deformer.motion(views).face
+    assert np.allclose(motion.shares, 1 / 4, atol=1e-4) and (motion.epistemic == 0).all()
+    other = views | {name: np.random.default_rng(0).normal(size=views[name].shape).astype(np.float32) for name in ("exp", "style", "emotion")}
+    assert np.array_equal(baseline.deformer.motion(other).face.d_means, motion.d_means)
+    stamps = [path.stat().st_mtime_ns for path in made.values()]
+    assert [path.stat().st_mtime_ns for path in ablation.train_variants(folder / "data", tmp_path, TINY, None, "cpu", 1).values()] == stamps
+
+
+# --- the whole ----------------------------------------------------------------------------------------------------------------
+
+
+def test_everything_on_a_data_set(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(un, "CASES", {view: cases[-1:] if view == "style" else cases[:2] for view, cases in un.CASES.items()})
+    arguments = [str(folder / "head.safetensors"), str(folder / "data"), "--out", str(tmp_path), "--every", "5", "--frames", "3"]
+    arguments += ["--beside", f"twin={folder / 'head.safetensors'}", "--strangers", str(folder / "two.wav"), "--device", "cpu", "--threads", "1"]
+    assert main(["evaluate", *arguments]) == 0
+    result = json.loads((tmp_path / "evaluation.json").read_text(), parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
+    figures = result["pictures"]["head"]
+    assert figures == result["pictures"]["twin"] and figures["frames drawn"] == 4 and figures["frames followed"] == 16
+    assert {"intensity 1", "intensity 2", "other speakers", "split val"} <= set(result["uncertainty"]["unseen"])
+    assert set(result["emotion"]["head"]["nearest to the person's, each"]) == {"neutral", "happy", "surprised"}
+    text = (tmp_path / "evaluation.md").read_text("utf-8")
+    assert f"| PSNR, dB | {figures['psnr']:.2f} | {figures['psnr']:.2f} | {figures['psnr still']:.2f} |" in text and "Calibration error" in text
+    assert Image.open(tmp_path / "sheet.png").size == (4 * 50 - 2, 4 * 50 - 2)
+    assert {"evaluation.md", "evaluation.json", "sheet.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_without_a_data_set(folder: Path, tmp_path: Path) -> None:
+    settings = EvaluateSettings(
+        sections=("emotion",), sounds=(folder / "one.wav", folder / "two.wav"), transcripts={"one": "hello", "two": "hello"}, frames=3,
+        device="cpu", threads=1,
+    )  # fmt: skip
+    result = run_evaluation(folder / "head.safetensors", None, tmp_path, settings)
+    assert result["files"] == ["evaluation.json", "evaluation.md"] and result["emotion"]["head"]["frames"] == 6 and "pictures" not in result
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "nothing to judge"),
+        (["--sounds", "one.wav", "--only", "looks"], "no section looks"),
+        (["data", "--split", "later"], "split `later`"),
+        (["data", "--beside", "twin"], "NAME=AVATAR"),
+        (["--sounds", "one.wav", "--ablate", "there"], "no data set to train on"),
+        (["data", "--every", "0"], "at least 1"),
+        (["--sounds", "none.wav"], "none.wav"),
+        (["--sounds", "one.wav", "--transcripts", "none.txt"], "none.txt"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    folder: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["evaluate", "head.safetensors", *arguments]) == 1
+    told = capsys.readouterr().err.strip().splitlines()
+    assert says in told[-1] and told[-1].startswith("error: ")
+
+
+def test_tables_and_sheets(tmp_path: Path) -> None:
+    rows = (("a", "A", 2), ("b", "B", 0), ("c", "C", 1))
+    assert table(rows, {"one": {"a": 1.234}, "two": {"a": float("nan"), "b": 3.0}, "none": {}}) == [
+        "| | one | two |", "|---|---|---|", "| A | 1.23 |  |", "| B |  | 3 |",
+    ]  # fmt: skip
+    red = np.full((4, 5, 3), [255, 0, 0], np.uint8)
+    page = sheet([[red, red], [red, red]])
+    assert page.shape == (10, 12, 3) and (page[4:6] == 255).all() and (page[:4, :5] == [255, 0, 0]).all()
+    assert json.loads(as_json({"x": float("inf"), "y": np.float32(1), "z": (True, None)})) == {"x": None, "y": 1.0, "z": [True, None]}
+    (tmp_path / "t.txt").write_text("a|hello there\n\nb|you|me\n", "utf-8")
+    assert load_transcripts(tmp_path / "t.txt") == {"a": "hello there", "b": "you|me"}
