@@ -18,6 +18,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,14 +37,15 @@ from .look_strands import Strands
 from .motion import Actor
 from .person_binding import bind_points
 from .synthetic_aus import action_units
-from .synthetic_passes import Pieces, pieces, read_exr
+from .synthetic_passes import NECK, SCALP, Pieces, pieces, read_exr
 from .synthetic_script import FPS, VOICES, Script, head_motion, write_script
 
 BACKGROUND = (178, 190, 184)
 CAMERAS = ((0.0, 0.0), (24.0, 2.0), (-16.0, -5.0), (38.0, 4.0), (10.0, 12.0))
 """Yaw and pitch in degrees of the cameras trained on."""
 HELD_CAMERA = (-27.0, 6.0)
-NECK, SCALP = 1, 2
+VERSION = 1
+"""Goes up when the same settings give other pictures: a set is not to be half of each."""
 FINE_SIZE = 160
 """px: in pictures up to this size every other hair, half as thick again, looks the same and saves a fifth of the time."""
 
@@ -131,7 +133,10 @@ def landmarks(model: FaceModel, vertices: np.ndarray, viewmat: np.ndarray, view:
     return pixels[:, :2] / pixels[:, 2:]
 
 
-def write_job(folder: Path, person: Person, face_model: Path, settings: Settings, plan: Plan, coefficients: np.ndarray, names, frames: list[int]) -> None:
+def write_job(
+    folder: Path, person: Person, face_model: Path, settings: Settings, plan: Plan, coefficients: np.ndarray, names: Sequence[str],
+    frames: list[int],
+) -> None:  # fmt: skip
     """What synthetic_render reads."""
 
     def bound(strands: Strands, name: str) -> dict[str, np.ndarray]:
@@ -164,19 +169,24 @@ def read_pieces(work: Path, number: int, background: np.ndarray) -> Pieces:
         return pieces(np.asarray(rgba.convert("RGBA")), np.asarray(torso.convert("RGBA")), index, depth, background)
 
 
-def make(face_model: Path, out: Path, settings: Settings, blender_python: Path, progress=print) -> None:
-    """Make the data set `out`, or go on with it.
+def make(
+    face_model: Path, out: Path, settings: Settings, blender_python: Path, most: int = 0, threads: int = 1, progress: Callable[[str], None] = print
+) -> bool:
+    """Make the data set `out`, or go on with it. True when it is whole; most: stop after so many more pictures (0: at the end).
 
     Raises:
         UserError: no face model, no voice, no Blender, a folder that holds another set, a disk that is full.
     """
     model = load(face_model, settings.identity)
-    script = write_script(settings.seconds, settings.cameras, settings.seed, settings.speaker, settings.held_emotion)
+    work = out / ".work"
+    _claim(out / "synthetic.json", settings, model)
+    if (out / "transforms_train.json").exists() and not work.exists():
+        return True
+    if not (work / "script.npz").exists():
+        write_script(settings.seconds, settings.cameras, settings.seed, settings.speaker, settings.held_emotion).save(work / "script.npz")
+    script = Script.load(work / "script.npz")
     plan, actor, person = make_plan(settings, script), Actor(model), Person(model, Look())
     coefficients = actor.coefficients(script.performance)
-    work = out / ".work"
-    work.mkdir(parents=True, exist_ok=True)
-    _claim(out / "synthetic.json", settings, face_model)
     background = np.full((settings.size, settings.size, 3), BACKGROUND, np.uint8)
     half = settings.size / 2
     writer = DataWriter(out, settings.size, settings.size, settings.view(0).focal, half, half, FPS)
@@ -204,8 +214,11 @@ def make(face_model: Path, out: Path, settings: Settings, blender_python: Path, 
             todo.append(number)
     if todo:
         progress(f"{len(todo)} of {len(plan.row)} pictures are to be rendered")
-        write_job(work, person, face_model, settings, plan, coefficients, actor.names, todo)
-        _render(work, blender_python, keep, len(todo), progress)
+        now = todo[: most or None]
+        write_job(work, person, face_model, settings, plan, coefficients, actor.names, now)
+        _render(work, blender_python, threads, keep, len(now), progress)
+        if len(now) < len(todo):
+            return False
     sound = work / "aud.wav"
     soundfile.write(sound, script.samples, 16000, subtype="PCM_16")
     gap = actor.gap(coefficients)
@@ -216,10 +229,13 @@ def make(face_model: Path, out: Path, settings: Settings, blender_python: Path, 
     )  # fmt: skip
     writer.finish(plan.splits, {name: values[plan.row] for name, values in units.items()}, background, sound, labels, _info(settings, script, model))
     shutil.rmtree(work)
+    return True
 
 
-def _render(work: Path, blender_python: Path, keep, count: int, progress) -> None:
-    command = [*blender_command(blender_python), "-m", "character.synthetic_render", str(work.resolve())]
+def _render(
+    work: Path, blender_python: Path, threads: int, keep: Callable[[int], None], count: int, progress: Callable[[str], None]
+) -> None:
+    command = [*blender_command(blender_python), "-m", "character.synthetic_render", str(work.resolve()), "--threads", str(threads)]
     root = Path(__file__).resolve().parents[1]
     done = 0
     with open(work / "blender.log", "w", encoding="utf-8") as log, subprocess.Popen(
@@ -233,16 +249,20 @@ def _render(work: Path, blender_python: Path, keep, count: int, progress) -> Non
                     done += 1
                     if done % 50 == 0 or done == count:
                         progress(f"{done} of {count} pictures")
-        finally:
-            if process.poll() is None and sys.exc_info()[0] is not None:
-                process.terminate()
+        except BaseException:
+            process.terminate()
+            raise
     if process.returncode or done < count:
-        raise UserError(f"Blender ended with code {process.returncode} after {done} of {count} pictures.", f"See {work / 'blender.log'}; run the command again to go on.")
+        raise UserError(
+            f"Blender ended with code {process.returncode} after {done} of {count} pictures.",
+            f"See {work / 'blender.log'}; run the command again to go on.",
+        )
 
 
-def _claim(path: Path, settings: Settings, face_model: Path) -> None:
-    """The folder is for these settings: say so in it, or refuse."""
-    mine = {"settings": asdict(settings), "voice": settings.speaker, "face_model": hashlib.sha256(Path(face_model).name.encode()).hexdigest()[:8]}
+def _claim(path: Path, settings: Settings, model: FaceModel) -> None:
+    """The folder is for these settings and this face: say so in it, or refuse."""
+    face = hashlib.sha256(model.vertices.tobytes()).hexdigest()[:16]
+    mine = {"version": VERSION, "settings": asdict(settings), "voice": settings.speaker, "face": face}
     if path.exists():
         try:
             there = json.loads(path.read_text("utf-8"))
@@ -258,7 +278,7 @@ def _claim(path: Path, settings: Settings, face_model: Path) -> None:
 def _info(settings: Settings, script: Script, model: FaceModel) -> dict:
     return {
         "name": f"synthetic {settings.identity}", "metres_per_unit": 1.0, "settings": asdict(settings), "voice": settings.speaker,
-        "provenance": f"Rendered from the face model ICT-FaceKit Light ({model.source}, MIT licence, University of Southern California); voice: espeak-ng.",
+        "provenance": f"Rendered from the face model ICT-FaceKit Light ({model.source}, University of Southern California); voice: espeak-ng.",
         "consent": "No person is shown or heard.", "licence": "MIT notice of ICT-FaceKit Light applies",
         "mean_colour": [value / 255 for value in BACKGROUND], "depth_of_nothing": 0.0,
         "takes": [asdict(take) for take in script.takes],
@@ -273,10 +293,12 @@ def main() -> None:
     parser.add_argument("--blender-python", type=Path, default=Path(".venv/blender"), help="a Python, or its environment, that has bpy")
     for name, value in asdict(Settings()).items():
         parser.add_argument("--" + name.replace("_", "-"), type=type(value), default=value)
+    parser.add_argument("--most", type=int, default=0, help="stop after so many more pictures; 0: at the end")
+    parser.add_argument("--threads", type=int, default=1, help="of Blender")
     given = vars(parser.parse_args())
-    face_model, out, blender = (given.pop(name) for name in ("face_model", "out", "blender_python"))
+    face_model, out, blender, most, threads = (given.pop(name) for name in ("face_model", "out", "blender_python", "most", "threads"))
     try:
-        make(face_model, out, Settings(**given), blender)
+        make(face_model, out, Settings(**given), blender, most, threads)
     except UserError as error:
         sys.exit(str(error))
 

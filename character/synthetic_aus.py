@@ -2,8 +2,8 @@
 
 Each is linear in the shapes that are that action (left and right averaged), 5 where the shape is as far as the tables of `motion` and
 `weights` take it, and cut to 0..5. Two differ: AU25 (lips part) is the distance of the inner lips, 5 at 15 mm; AU45 (blink) is 2 with shut
-lids, where OpenFace's users take a blink as full, so that `FaceData.aus` gives the lids' closure itself. It is what a face shows and not what was asked of
-it: an emotion's brows count.
+lids, where OpenFace's users take a blink as full, so that `FaceData.aus` gives the lids' closure itself. It is what a face shows and
+not what was asked of it: an emotion's brows count.
 """
 
 from __future__ import annotations

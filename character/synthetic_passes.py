@@ -18,6 +18,9 @@ MATERIAL_CLASSES = {
 }  # fmt: skip
 """Materials of look_render by name; the others (skin, eyes, brows, lashes) are face."""
 
+NECK, SCALP = 1, 2
+"""Regions of the skin that are classes of their own."""
+
 METRES_PER_UNIT = 0.1  # of the Blender scene
 
 _PIXEL_TYPES = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}

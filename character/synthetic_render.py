@@ -18,9 +18,8 @@ import numpy as np
 from . import look_render
 from .face_model import FaceModel, load, to_blender, to_model
 from .person_binding import place_points
-from .synthetic_passes import CLASSES, MATERIAL_CLASSES
+from .synthetic_passes import CLASSES, MATERIAL_CLASSES, NECK, SCALP
 
-NECK, SCALP = 1, 2  # of head_region
 TORSO_SAMPLES = 4
 
 

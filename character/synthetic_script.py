@@ -6,7 +6,11 @@ within a take, so that a set holds every strength and not three. No sentence is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -14,6 +18,7 @@ from scipy.signal import resample_poly
 from engine.audio import RATE as SOUND_RATE
 from engine.avatar import EMOTIONS
 from engine.errors import UserError
+from engine.files import atomic_path
 from engine.priors.corpus import as_sound
 from engine.priors.espeak import Espeak, Manner
 from engine.priors.sentences import ENGLISH, made_sentence
@@ -75,6 +80,27 @@ class Script:
         return found
 
 
+    def save(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        p = self.performance
+        arrays = {"samples": self.samples, "take": self.take, "phoneme": self.phoneme, "viseme": self.viseme}
+        arrays |= {field.name: getattr(p, field.name) for field in fields(Performance)}
+        takes = np.array(json.dumps([asdict(take) for take in self.takes]))
+        with atomic_path(path) as part, open(part, "wb") as file:
+            np.savez(file, takes=takes, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Script:
+        """Read it back. Raises UserError where the file is not one."""
+        try:
+            with np.load(path, allow_pickle=False) as z:
+                takes = [Take(**take) for take in json.loads(str(z["takes"]))]
+                performance = Performance(*(z[field.name] for field in fields(Performance)))
+                return cls(takes, z["samples"], performance, z["take"], z["phoneme"], z["viseme"])
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is no script of a synthetic person.", "Delete its folder and begin again.") from error
+
+
 def manner(voice: str, emotion: str, strength: float, rate: int = 165, pitch: int = 46, span: int = 50, volume: int = 90) -> Manner:
     """How a voice says something in an emotion of strength 0..1."""
     faster, higher, wider, louder = _MANNERS[emotion]
@@ -85,7 +111,8 @@ def manner(voice: str, emotion: str, strength: float, rate: int = 165, pitch: in
 
 
 def write_script(seconds: float, cameras: int, seed: int, voice: str, held: str, espeak: Espeak | None = None) -> Script:
-    """A script of about `seconds`; the same arguments give the same one.
+    """A script of about `seconds`. The same arguments give the same sentences, emotions and cameras; the sound may differ by a few
+    milliseconds, as espeak-ng's depends on what it said before: keep a script that is to be used again (`Script.save`).
 
     held: the emotion whose highest strength is not trained on. Raises UserError for an emotion or a voice that there is not.
     """
@@ -112,7 +139,7 @@ def write_script(seconds: float, cameras: int, seed: int, voice: str, held: str,
     return _join(takes, spoken, random)
 
 
-def _moods(random: np.random.Generator, split: str, held: str):
+def _moods(random: np.random.Generator, split: str, held: str) -> Iterator[tuple[str, float]]:
     """Emotions and strengths without end: every emotion once a round, at another strength in each; training starts at the full one."""
     if split == "val_intensity":
         while True:
@@ -128,7 +155,10 @@ def _moods(random: np.random.Generator, split: str, held: str):
         turn += 1
 
 
-def _speak(espeak: Espeak, take: Take, voice: str) -> tuple[FloatArray, np.ndarray, np.ndarray, np.ndarray]:
+Spoken = tuple[FloatArray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _speak(espeak: Espeak, take: Take, voice: str) -> Spoken:
     """samples at 16 kHz, articulation [T,20], visemes [T] and phones [T] at 100 Hz, T whole frames."""
     said = espeak.speak(take.text, manner(voice, take.emotion, take.level))
     if len(said.samples) < 0.3 * said.rate:
@@ -148,7 +178,7 @@ def _speak(espeak: Espeak, take: Take, voice: str) -> tuple[FloatArray, np.ndarr
     return padded, articulate(parts, count), labels(parts, count), heard
 
 
-def _join(takes: list[Take], spoken: list[tuple], random: np.random.Generator) -> Script:
+def _join(takes: list[Take], spoken: list[Spoken], random: np.random.Generator) -> Script:
     samples = np.concatenate([part[0] for part in spoken])
     samples *= 0.8 / max(float(np.abs(samples).max()), 1e-6)  # one gain for all: how loud an emotion is stays
     samples += (random.normal(size=len(samples)) * 10 ** (-72 / 20)).astype(np.float32)
