@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from engine.priors.mouths import MOUTHS
+
 Coefficients = dict[str, float]
 
 
@@ -30,29 +32,6 @@ def combine(*weighted: tuple[float, Mapping[str, float]]) -> Coefficients:
 
 NEUTRAL: Coefficients = {"mouthClose": 0.04}
 """The rest pose of the avatar: the face model's own lips stand slightly open."""
-
-_VISEMES: dict[str, dict[str, float]] = {
-    "sil": {"mouthClose": 0.04},
-    "aa": {"jawOpen": 0.58, "mouthLowerDown*": 0.20, "mouthUpperUp*": 0.12},
-    "ae": {"jawOpen": 0.42, "mouthStretch*": 0.28, "mouthLowerDown*": 0.35, "mouthUpperUp*": 0.25, "mouthSmile*": 0.15},
-    "ah": {"jawOpen": 0.34, "mouthLowerDown*": 0.15, "mouthUpperUp*": 0.08},
-    "ao": {"jawOpen": 0.45, "mouthFunnel": 0.50, "mouthPucker": 0.20},
-    "eh": {"jawOpen": 0.28, "mouthStretch*": 0.20, "mouthLowerDown*": 0.30, "mouthUpperUp*": 0.18, "mouthSmile*": 0.10},
-    "er": {"jawOpen": 0.18, "mouthFunnel": 0.40, "mouthPucker": 0.25},
-    "ih": {"jawOpen": 0.18, "mouthStretch*": 0.20, "mouthLowerDown*": 0.28, "mouthUpperUp*": 0.18, "mouthSmile*": 0.10},
-    "iy": {"jawOpen": 0.10, "mouthSmile*": 0.35, "mouthStretch*": 0.30, "mouthLowerDown*": 0.40, "mouthUpperUp*": 0.28},
-    "ow": {"jawOpen": 0.30, "mouthFunnel": 0.35, "mouthPucker": 0.55},
-    "uw": {"jawOpen": 0.10, "mouthPucker": 0.85, "mouthFunnel": 0.22},
-    "mbp": {"jawOpen": 0.10, "mouthClose": 0.10, "mouthPress*": 0.40, "mouthRollUpper": 0.18, "mouthRollLower": 0.22},
-    "fv": {"jawOpen": 0.10, "mouthRollLower": 0.50, "mouthUpperUp*": 0.35, "mouthShrugLower": 0.15},
-    "th": {"jawOpen": 0.17, "mouthLowerDown*": 0.25, "mouthUpperUp*": 0.20, "tongueOut": 0.9},
-    "sz": {"jawOpen": 0.06, "mouthStretch*": 0.25, "mouthSmile*": 0.15, "mouthLowerDown*": 0.50, "mouthUpperUp*": 0.30},
-    "shch": {"jawOpen": 0.08, "mouthFunnel": 0.70, "mouthPucker": 0.35},
-    "lntd": {"jawOpen": 0.18, "mouthLowerDown*": 0.25, "mouthUpperUp*": 0.20, "mouthStretch*": 0.08, "tongueUp": 1.0},
-    "r": {"jawOpen": 0.14, "mouthFunnel": 0.35, "mouthPucker": 0.45},
-    "w": {"jawOpen": 0.06, "mouthPucker": 1.0, "mouthFunnel": 0.10},
-    "kg": {"jawOpen": 0.24, "mouthLowerDown*": 0.20, "mouthStretch*": 0.10, "mouthUpperUp*": 0.08},
-}
 
 # Full strength; a share of an emotion is the same share of every weight.
 _EMOTIONS: dict[str, dict[str, float]] = {
@@ -86,7 +65,7 @@ _EMOTIONS: dict[str, dict[str, float]] = {
     },
 }
 
-VISEMES: dict[str, Coefficients] = {name: both_sides(table) for name, table in _VISEMES.items()}
+VISEMES: dict[str, Coefficients] = {name: both_sides(table) for name, table in MOUTHS.items()}
 """Twenty mouth shapes by name. `sil` is the closed mouth; the vowels and consonants replace it (they carry no mouthClose)."""
 
 EMOTIONS: dict[str, Coefficients] = {name: both_sides(table) for name, table in _EMOTIONS.items()}

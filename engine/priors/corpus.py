@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ VARIANTS = (
     "+max", "+michel", "+miguel", "+norbert", "+paul", "+pedro", "+quincy", "+rob", "+robert", "+sandro", "+shelby", "+travis",
     "+victor", "+zac", "+Alex", "+Diogo", "+Jacky", "+Storm", "+whisper", "+croak",
 )  # fmt: skip
+RECORDED_WARP = 0.12  # deviation of the logarithm of the factor by which copies of a recording are stretched
 
 
 @dataclass
@@ -74,10 +75,14 @@ def make_clips(count: int, seed: int, others: float = 0.25, spoilt: float = 0.7,
     return clips
 
 
-def recorded_clips(paths: Sequence[Path], copies: int, seed: int) -> list[Clip]:
-    """Recordings of English speech, their phones as pocketsphinx hears them, once as they are and `copies` - 1 times spoilt.
+def recorded_clips(paths: Sequence[Path], copies: int, seed: int, texts: Mapping[str, str] | None = None) -> list[Clip]:
+    """Recordings of English speech with their phones by pocketsphinx, once as they are and `copies` - 1 times warped and spoilt.
 
     A minute or two of a real voice beside hours of synthetic ones is worth much; a file that cannot be aligned is left out.
+    A warped copy is played faster or slower, pitch and formants with it: a larger or smaller speaker.
+
+    Args:
+        texts: what is said, by the file's name without suffix; where it is not known the recogniser's own words are aligned.
     """
     from .recogniser import align
 
@@ -85,13 +90,22 @@ def recorded_clips(paths: Sequence[Path], copies: int, seed: int) -> list[Clip]:
     for path in paths:
         sound = read_sound(path)
         try:
-            parts = segments(align(sound), ARPABET)
+            parts = segments(align(sound, (texts or {}).get(path.stem)), ARPABET)
         except RuntimeError:  # pocketsphinx found no path through the file
             continue
         for copy in range(copies):
-            samples = _spoil(sound.samples, random, clips) if copy else sound.samples
-            clips.append(Clip(as_sound(samples), parts))
+            samples, times = sound.samples, parts
+            if copy:
+                factor = round(50 * float(np.clip(np.exp(random.normal(0, RECORDED_WARP)), 0.75, 1.3))) / 50
+                samples, times = resample(samples, factor), [(a * factor, b * factor, name) for a, b, name in parts]
+                samples = _spoil(samples, random, clips)
+            clips.append(Clip(as_sound(samples), times))
     return clips
+
+
+def resample(samples: np.ndarray, factor: float) -> np.ndarray:
+    """Samples played `factor` times as long; factors are multiples of 1/50."""
+    return resample_poly(samples, int(round(50 * factor)), 50).astype(np.float32)
 
 
 def _clip(espeak: Espeak, manner: Manner, texts: list[str], random: np.random.Generator) -> Clip | None:

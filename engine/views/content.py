@@ -40,12 +40,16 @@ class ContentNet(nn.Module):
         self.last = nn.Conv1d(channels, 2 * len(VISEMES) + 1, 1)
         self.reach = kernel // 2 * (1 + sum(dilations))
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """See the class."""
+    def hidden(self, frames: torch.Tensor) -> torch.Tensor:
+        """[B,channels,F] before the last layer."""
         hidden = torch.relu(self.first(frames))
         for block in self.blocks:
             hidden = hidden + torch.relu(block(hidden))
-        return self.last(hidden)
+        return hidden
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return self.last(self.hidden(frames))
 
 
 def content_inputs(analysis: Analysis) -> np.ndarray:
@@ -93,6 +97,8 @@ class Content:
 
     view, name, version = "exp", "content", 1
     shape, rate = (1, 64), RATE
+    net_type = ContentNet
+    features = staticmethod(expression_features)
 
     def __init__(self, weights: dict[str, np.ndarray]) -> None:
         """Args: weights: the avatar's tensors; those under `provider.exp.` are used.
@@ -105,12 +111,12 @@ class Content:
             for name, value in weights.items()
             if name.startswith(PREFIX)
         }
-        self.net = ContentNet()
+        self.net = self.net_type()
         try:
             self.net.load_state_dict(state)
         except RuntimeError as error:
             raise UserError(
-                "The avatar's learned provider `content` for view `exp` lacks its weights, or they have other shapes.",
+                f"The avatar's learned provider `{self.name}` for view `exp` lacks its weights, or they have other shapes.",
                 "Get the avatar again from its source.",
             ) from error
         self.net.eval()
@@ -128,7 +134,7 @@ class Content:
         inputs = np.concatenate([silence, content_inputs(part), silence], axis=1)
         with torch.inference_mode():
             logits = self.net(torch.from_numpy(inputs)[None])[0, :, self.net.reach : -self.net.reach].T.numpy()
-        return expression_features(logits, part)
+        return self.features(logits, part)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ from .builtin import Cepstrum, MelWindow, Prosody
 from .content import Content
 from .emotion import Arousal
 from .emotion_net import Distilled
+from .lips import Lips
+from .tone import Tone
 from .track import Provider
 
 EMOTION_VIEW = "emotion"
@@ -23,6 +25,8 @@ _KINDS: dict[tuple[str, str], tuple[type, _Factory]] = {
         (Prosody, lambda weights: Prosody()),
         (Arousal, lambda weights: Arousal()),
         (Content, Content),
+        (Lips, Lips),
+        (Tone, Tone),
         (Distilled, Distilled),
     )
 }

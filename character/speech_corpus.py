@@ -1,3 +1,0 @@
-from engine.priors.corpus import *  # noqa
-from engine.priors import corpus as _m  # noqa
-globals().update({k: v for k, v in vars(_m).items() if not k.startswith("__")})
