@@ -36,6 +36,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from ..cli import _Printer
     from ..errors import UserError
     from ..train.config import TrainConfig
+    from .report import plain, without_curves
     from .run import SECTIONS, EvaluateSettings, load_transcripts, run_evaluation
 
     beside, printer = {}, _Printer(options.json)
@@ -59,4 +60,5 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
         config = TrainConfig() if options.train is None else TrainConfig().changed(options.train)
         made = train_variants(options.data, options.ablate, config, options.priors or options.avatar, options.device, options.threads, printer)
         settings = replace(settings, beside=made | beside, baseline=options.baseline or made["+P+E"])
-    return run_evaluation(options.avatar, options.data, options.out, settings, printer)
+    result = plain(run_evaluation(options.avatar, options.data, options.out, settings, printer))
+    return result if options.json else without_curves(result)

@@ -48,18 +48,26 @@ def write_report(result: dict[str, Any], out: Path, pictures: PictureResult | No
 
 
 def as_json(result: dict[str, Any]) -> bytes:
-    """JSON; a number that is not finite becomes null."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(k): plain(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(v) for v in value]
-        if isinstance(value, (float, np.floating)):
-            return float(value) if np.isfinite(value) else None
-        return value.item() if isinstance(value, np.generic) else value
-
+    """JSON, see `plain`."""
     return json.dumps(plain(result), indent=1, allow_nan=False).encode()
+
+
+def plain(value: Any) -> Any:
+    """As JSON knows it: numbers of Python, None for what is not finite."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def without_curves(value: Any) -> Any:
+    """A result for the eye: without the points of curves, numbers in four digits."""
+    if isinstance(value, dict):
+        return {k: without_curves(v) for k, v in value.items() if not (isinstance(v, list) and v and isinstance(v[0], float))}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def sheet(rows: list[list[np.ndarray]]) -> np.ndarray:
