@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..deform.networks import BranchOutput
@@ -16,19 +15,20 @@ WINDOW, SIGMA = 11, 1.5
 
 
 @lru_cache(maxsize=4)
-def _kernel(device: torch.device) -> Tensor:
-    x = torch.arange(WINDOW, dtype=torch.float32, device=device) - WINDOW // 2
-    kernel = torch.exp(-x.square() / (2 * SIGMA**2))
-    return kernel / kernel.sum()
+def _blur(size: int, device: torch.device) -> Tensor:
+    """[size,size] matrix that blurs a row of pixels, zero padded. On processors its products are faster than a convolution's gradient."""
+    apart = torch.arange(size, dtype=torch.float32, device=device)
+    apart = (apart[:, None] - apart).abs()
+    kernel = torch.exp(-apart.square() / (2 * SIGMA**2)) * (apart <= WINDOW // 2)
+    inside = torch.exp(-torch.arange(-(WINDOW // 2), WINDOW // 2 + 1).square() / (2 * SIGMA**2)).sum()
+    return kernel / inside.to(device)
 
 
 def ssim(one: Tensor, other: Tensor) -> Tensor:
     """Mean structural similarity of two pictures [H,W,C] in 0..1, zero padded; 1 where they are the same."""
-    a, b = (x.permute(2, 0, 1)[:, None] for x in (one, other))
-    stack = torch.cat([a, b, a * a, b * b, a * b])
-    kernel, pad = _kernel(one.device), WINDOW // 2
-    stack = F.conv2d(F.conv2d(stack, kernel.view(1, 1, 1, -1), padding=(0, pad)), kernel.view(1, 1, -1, 1), padding=(pad, 0))
-    mean_a, mean_b, aa, bb, ab = stack.chunk(5)
+    a, b = (x.permute(2, 0, 1) for x in (one, other))
+    rows, columns = (_blur(size, one.device) for size in one.shape[:2])
+    mean_a, mean_b, aa, bb, ab = (rows @ torch.cat([a, b, a * a, b * b, a * b]) @ columns).chunk(5)
     var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
     c1, c2 = 0.01**2, 0.03**2
     return (((2 * mean_a * mean_b + c1) * (2 * cov + c2)) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean()

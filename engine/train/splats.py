@@ -59,7 +59,7 @@ class Splats:
         for name, value in self.parameters.items():
             value.requires_grad_(name in rates)
         groups = [{"params": [self.parameters[name]], "lr": rate, "name": name} for name, rate in rates.items()]
-        self.optimiser = torch.optim.Adam(groups, eps=1e-15)
+        self.optimiser = torch.optim.Adam(groups, eps=1e-15, fused=True)
 
     def freeze(self) -> None:
         """Nothing trains any more."""

@@ -102,9 +102,12 @@ class Trainer:
         splats, self.starts[name] = begin(name, self.material, config, random)
         torch.manual_seed(config.seed + self.part)
         self._install(name, splats, BranchNetwork(name, sizes(config), config.logvar_bound))
-        if name == "face":
-            # The action units' attention ends in a ReLU without bias: where it starts below 0 it never learns, so start above.
-            with torch.no_grad():
+        with torch.no_grad():
+            for head in self.scene.nets[name].heads.values():  # motion begins at none, where the static phase ended
+                head[1].weight.zero_()
+                head[1].bias.zero_()
+            if name == "face":
+                # The action units' attention ends in a ReLU without bias: where it starts below 0 it never learns, so start above.
                 for layer in self.scene.nets[name].au.attention:
                     layer.weight.abs_()
 
@@ -114,7 +117,7 @@ class Trainer:
             other.requires_grad_(False)
         self.scene.splats[name] = splats
         splats.train(self._rates())
-        self.scene.nets[name] = net.to(self.material.device)
+        self.scene.nets[name] = net.to(self.material.device).requires_grad_(True)
         self.networks = optimiser(net, self.config)
         self.densifier = Densifier(len(splats), self.material.device)
 
@@ -263,7 +266,7 @@ def optimiser(net: BranchNetwork, config: TrainConfig) -> torch.optim.AdamW:
         factor = config.audio_attention if name.startswith("audio.attention.") else 1.0
         rate = config.planes_rate if "field." in name else config.networks_rate * factor
         groups.setdefault(rate, []).append(parameter)
-    return torch.optim.AdamW([{"params": group, "lr": rate, "peak": rate} for rate, group in groups.items()], weight_decay=0.0)
+    return torch.optim.AdamW([{"params": group, "lr": rate, "peak": rate} for rate, group in groups.items()], weight_decay=0.0, fused=True)
 
 
 def _inside(picture: Tensor, mask: Tensor) -> Tensor:
