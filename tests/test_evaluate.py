@@ -190,14 +190,25 @@ def test_landmarks_follow_the_gaussians_they_are_bound_to(data) -> None:
     bound = lm.bind(
         points(few), head.means[is_face], np.arange(is_face.sum()), data.landmarks[[f.number for f in few]], viewmats(few), data.K
     )
-    ways = np.stack([project(p, view, data.K)[0] for p, view in zip(points(held), viewmats(held))])
-    found = ways[:, bound.rows].mean(2) + bound.offset
+    seen = lambda places: np.stack([project(p, view, data.K)[0] for p, view in zip(places, viewmats(held))])  # noqa: E731
+    found = seen(bound.places(points(held)[:, bound.rows]))
     truth = data.landmarks[[f.number for f in held]]
-    still = np.stack([project(head.means[is_face], view, data.K)[0] for view in viewmats(held)])[:, bound.rows].mean(2) + bound.offset
+    still = seen(bound.places(np.repeat(head.means[is_face][None, bound.rows], len(held), 0)))
     mine, rest = (measures.landmark_distance(x, truth).mean() for x in (found, still))
     assert mine < 0.35 * rest and mine < 0.25  # of 48 px
     places = [lm.aperture(lm.frontal(x, viewmats(held), data.K, bound.depth)) for x in (found, truth, still)]
     assert np.corrcoef(places[0], places[1])[0, 1] > 0.95 and places[2].std() < 0.1 * places[1].std()
+
+
+def test_an_offset_holds_before_every_camera(random: np.random.Generator, data) -> None:
+    frames = data.splits["train"][:20]
+    viewmats, points, offset = np.stack([f.viewmat for f in frames]), random.uniform(-0.05, 0.05, (20, 3)), np.array([0.004, -0.006, 0.01])
+    truth = np.stack([project(p + offset, view, data.K)[0] for p, view in zip(points, viewmats)])
+    truth[3] = np.nan
+    found = lm._offset(points, truth, viewmats, data.K)
+    assert np.allclose(found[:2], offset[:2], atol=5e-4) and found[2] == pytest.approx(offset[2], abs=0.005)
+    again = np.stack([project(p + found, view, data.K)[0] for p, view in zip(points, viewmats)])
+    assert np.nanmax(np.abs(again - truth)) < 0.3  # px, of 3 without it
 
 
 def test_frontal_undoes_the_camera(random: np.random.Generator, data) -> None:

@@ -28,6 +28,8 @@ _BEHIND = 0.25
 """How far behind the foremost Gaussian near a landmark they may lie, in widths of the face."""
 _OFFSET_SHARE = 0.3
 """What a constant distance counts against a way that differs: the distance is taken off afterwards."""
+_LEAST = 1e-3
+"""What keeps an offset small where the cameras do not determine it, as a share."""
 _STRENGTHS = 10.0 ** np.arange(-4, 2)
 LIPS = ((61, 67), (62, 66), (63, 65))
 """Inner lips, upper and lower."""
@@ -54,11 +56,15 @@ def pieces(data: FaceData, frames: list[Frame]) -> np.ndarray:
 
 @dataclass
 class Binding:
-    """rows [68,B] of the face's Gaussians, offset [68,2] px, depth [68]: of each landmark in the head at rest (z)."""
+    """Of each landmark: rows [68,B] of the Gaussians that carry it, its offset [68,3] from their middle, its depth [68] in the head at rest (z)."""
 
     rows: np.ndarray
     offset: np.ndarray
     depth: np.ndarray
+
+    def places(self, carriers: np.ndarray) -> np.ndarray:
+        """Landmarks [F,68,3] from the centres [F,68,B,3] of their Gaussians."""
+        return carriers.mean(2) + self.offset
 
 
 def bind(points: np.ndarray, rest: np.ndarray, rows: np.ndarray, truth: np.ndarray, viewmats: np.ndarray, K: np.ndarray) -> Binding:
@@ -83,7 +89,23 @@ def bind(points: np.ndarray, rest: np.ndarray, rows: np.ndarray, truth: np.ndarr
         cost = np.where(seen, np.hypot(differs, _OFFSET_SHARE * far), np.inf)
         chosen.append(np.argsort(cost, kind="stable")[:BOUND])
     chosen = np.array(chosen)
-    return Binding(rows[chosen], -np.nanmean(ways[:, chosen].mean(2) - truth, 0), rest[chosen, 2].mean(1))
+    offset = np.stack([_offset(points[:, rows].mean(1), truth[:, i], viewmats, K) for i, rows in enumerate(chosen)])
+    return Binding(rows[chosen], offset, rest[chosen, 2].mean(1) + offset[:, 2])
+
+
+def _offset(points: np.ndarray, truth: np.ndarray, viewmats: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """What [3] is to be added to points [F,3] so that they are seen at truth [F,2] px; where cameras do not tell how deep, as little as may be."""
+    known = np.isfinite(truth).all(1)
+    points, truth, viewmats = points[known].astype(np.float64), truth[known], viewmats[known].astype(np.float64)
+    turn, found = viewmats[:, :3, :3], np.zeros(3)
+    for _ in range(3):  # Gauss-Newton
+        seen = np.einsum("fij,fj->fi", turn, points + found) + viewmats[:, :3, 3]
+        apart = truth - (seen[:, :2] / seen[:, 2:] * K[[0, 1], [0, 1]] + K[:2, 2])
+        slope = (turn[:, :2] - (seen[:, :2] / seen[:, 2:])[..., None] * turn[:, 2:]) * (K[[0, 1], [0, 1]][:, None] / seen[:, 2, None, None])
+        normal = np.einsum("fki,fkj->ij", slope, slope)
+        step = np.einsum("fki,fk->i", slope, apart) - _LEAST * np.trace(normal) * found
+        found = found + np.linalg.solve(normal + _LEAST * np.trace(normal) * np.eye(3), step)
+    return found
 
 
 class Tracker:
@@ -126,8 +148,8 @@ class Tracker:
         return frontal(self._seen(self.subject.points(self._rows, views), viewmats), viewmats, self.data.K, self.binding.depth)
 
     def _seen(self, points: np.ndarray, viewmats: np.ndarray) -> np.ndarray:
-        ways = np.stack([project(p, view, self.data.K)[0] for p, view in zip(points, viewmats)])
-        return ways[:, self._place].mean(2) + self.binding.offset
+        places = self.binding.places(points[:, self._place])
+        return np.stack([project(p, view, self.data.K)[0] for p, view in zip(places, viewmats)])
 
     def frontal(self, landmarks: np.ndarray, frames: list[Frame]) -> np.ndarray:
         """[F,68,2]: landmarks in px as places (x, y) in the head, each at its own depth, whatever the camera does."""
