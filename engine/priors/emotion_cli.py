@@ -15,6 +15,7 @@ def add(command: Any) -> None:
         help="a folder with one folder of sounds per emotion (EMOTION/[SPEAKER/]FILE), a table file,label[,speaker] (.csv), or a "
         "labelled data set folder",
     )  # fmt: skip
+    sub.add_argument("--synthetic", type=int, default=0, metavar="VOICES", help="also learn from so many espeak-ng voices in eight moods (40)")
     sub.add_argument("--out", type=Path, help="emotion prior to write (.safetensors)")
     sub.add_argument("--face", type=Path, metavar="FOLDER", help="data set folder of one person, whose expressions teach the encoder (eq. 5)")
     sub.add_argument("--prior", type=Path, metavar="FILE", help="begin with this emotion prior, not with labelled speech")
@@ -39,5 +40,5 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     )
     return train_emotion(
         options.data, options.out, settings, options.face, options.prior, options.voice or (), options.speech_model, options.measure,
-        options.avatar, options.avatar_out, _Printer(options.json),
+        options.avatar, options.avatar_out, options.synthetic, _Printer(options.json),
     )  # fmt: skip

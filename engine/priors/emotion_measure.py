@@ -48,7 +48,7 @@ def score(probabilities: np.ndarray, label: np.ndarray, clip: np.ndarray, classe
         right: share of recordings whose emotion is named; right_mean: the mean of the emotions' own shares; chance: the
         commonest emotion's share; confidence_auroc: probability that a right answer is more confident than a wrong one;
         calibration_error: mean distance of confidence and share right over ten bins; reliability: [lowest confidence, recordings,
-        mean confidence, share right] of bins that hold any; confusion: rows are what was meant.
+        mean confidence, share right] of bins that hold any; confusion: for each emotion that was meant, how often each was named, in the same order.
     """
     mean, first = by_clip(probabilities, clip)
     meant = label[first]
@@ -70,5 +70,5 @@ def score(probabilities: np.ndarray, label: np.ndarray, clip: np.ndarray, classe
         "confidence_auroc": None if found is None else round(found, 3),
         "calibration_error": round(float(sum(row[1] * abs(row[2] - row[3]) for row in table) / len(meant)), 3),
         "reliability": table,
-        "confusion": {name: dict(zip(classes, map(int, row))) for name, row in zip(classes, confusion)},
+        "confusion": {name: row.tolist() for name, row in zip(classes, confusion)},
     }

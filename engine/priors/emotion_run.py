@@ -19,8 +19,9 @@ from ..views.emotion_wave import SpeechModel, load_speech_model
 from .emotion_file import EmotionPrior, load_prior, make_prior, save_prior, with_prior
 from .emotion_measure import score
 from .emotion_person import distil_person, labelled_takes, person_prototypes
-from .emotion_speech import Examples, Progress, list_speech, read_examples
+from .emotion_speech import Examples, Progress, list_speech, make_examples, read_examples
 from .emotion_train import EmotionSettings, leave_one_speaker_out, prototypes, train_encoder
+from .emotion_voices import emotional_speech
 
 _VOICE_WINDOWS = 12
 
@@ -36,9 +37,13 @@ def train_emotion(
     measure: bool = False,
     avatar: Path | None = None,
     avatar_out: Path | None = None,
+    synthetic: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train, or take a trained one, and write what was asked for; see the command line's help.
+
+    Args:
+        synthetic: espeak-ng voices to learn from as well.
 
     Returns:
         a report: what was learned from, figures, and the files written.
@@ -46,14 +51,14 @@ def train_emotion(
     Raises:
         UserError: nothing to learn from, data that cannot be used, files that cannot be read or written.
     """
-    _check(data, out, prior, measure, avatar, avatar_out)
+    _check(bool(data) or synthetic > 0, out, prior, measure, avatar, avatar_out)
     model = None if speech_model is None else load_speech_model(speech_model)
     report: dict[str, Any] = {}
     examples: Examples | None = None
     person = None if face is None else read_data(face)
-    if data:
-        examples = _examples(data, settings.sequences or model is not None, progress)
-        report |= _told(examples)
+    if data or synthetic:
+        examples = _examples(data, synthetic, settings, model is not None, progress)
+        report |= _told(examples, synthetic)
         if measure:
             report["left_out"] = leave_one_speaker_out(examples, settings, model, progress)
             if out is None and avatar is None:
@@ -80,8 +85,8 @@ def train_emotion(
     return report | _write(found, out, avatar, avatar_out)
 
 
-def _check(data: Sequence[Path], out: Path | None, prior: Path | None, measure: bool, avatar: Path | None, avatar_out: Path | None) -> None:
-    if bool(data) == (prior is not None):
+def _check(data: bool, out: Path | None, prior: Path | None, measure: bool, avatar: Path | None, avatar_out: Path | None) -> None:
+    if data == (prior is not None):
         raise UserError("Nothing to learn from." if not data else "Both labelled speech and a prior are given.", "Give labelled speech, or --prior FILE.")
     if measure and not data:
         raise UserError("There is no labelled speech to measure on.", "Give labelled speech by several speakers.")
@@ -91,7 +96,8 @@ def _check(data: Sequence[Path], out: Path | None, prior: Path | None, measure: 
         raise UserError("No file to write is named.", "Give --out FILE.")
 
 
-def _examples(data: Sequence[Path], sequences: bool, progress: Progress | None) -> Examples:
+def _examples(data: Sequence[Path], synthetic: int, settings: EmotionSettings, pretrained: bool, progress: Progress | None) -> Examples:
+    sequences = settings.sequences or pretrained
     faces = [Path(source) for source in data if (Path(source) / "transforms_train.json").exists()]
     speech = [Path(source) for source in data if Path(source) not in faces]
     parts = [read_examples(list_speech(speech), sequences, progress)] if speech else []
@@ -100,13 +106,16 @@ def _examples(data: Sequence[Path], sequences: bool, progress: Progress | None) 
         if found is None:
             raise UserError(f"{source}: the data set has no labels.npz.", "Use it as --face, beside labelled speech or --prior.")
         parts.append(found)
+    if synthetic:
+        parts.append(make_examples(emotional_speech(synthetic, seed=settings.seed), sequences, progress))
     return Examples.joined(parts)
 
 
-def _told(examples: Examples) -> dict[str, Any]:
+def _told(examples: Examples, synthetic: int) -> dict[str, Any]:
     counts = {name: len(np.unique(examples.clip[examples.label == i])) for i, name in enumerate(examples.classes)}
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
     voices = f"{len(examples.speakers)} speakers" if examples.speakers else "speakers not named"
+    voices += f", {synthetic} of them espeak-ng voices" if synthetic else ""
     told: dict[str, Any] = {"trained_on": f"{sum(counts.values())} recordings ({listed}), {voices}"}
     if examples.left_out:
         told["too_little_speech"] = examples.left_out

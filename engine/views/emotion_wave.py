@@ -47,7 +47,7 @@ class SpeechModel:
             found = []
             for part in torch.from_numpy(samples).split(16):
                 part = F.layer_norm(part, part.shape[1:]) if self.normalise else part
-                last = self.net.extract_features(part)[0][-1]
+                last = self.net(part)[0]
                 found.append(F.avg_pool1d(last.transpose(1, 2), 2).transpose(1, 2))
             return torch.cat(found).clone()
 
