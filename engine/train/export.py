@@ -32,6 +32,8 @@ def save(trainer: Trainer, path: Path, created: str | None = None) -> Avatar:
         tensors |= {f"{branch}.{name}": array(splats.parameters[name]) for name in ("means", "quats", "scales", "opacities")}
         tensors[f"{branch}.sh"] = array(splats.sh(trainer.config.sh_degree))
         tensors |= scene.nets[branch].to_tensors()
+        if not splats.moving.all():
+            tensors[f"{branch}.moving"] = splats.moving.nonzero()[:, 0].cpu().numpy().astype(np.int32)
     frame = calm(trainer)
     tensors |= {f"landmarks.{name}": rows for name, rows in _named(trainer, frame).items()}
     tensors["thumbnail"] = _thumbnail(trainer, frame)
@@ -93,11 +95,10 @@ def _named(trainer: Trainer, frame: Frame) -> dict[str, np.ndarray]:
     points = material.data.landmarks[frame.number]
     if not np.isfinite(points).all():
         return {}
-    drawn = scene.draw_branch("face", frame, scene.motion("face", frame), 0, trainer.background)
+    out, splats = scene.motion("face", frame), scene.splats["face"]
+    drawn = scene.draw_branch("face", frame, out, 0, trainer.background)
     places, depth = drawn.means2d[0].cpu().numpy(), drawn.depth[0].cpu().numpy()
-    splats = scene.splats["face"]
-    out = scene.motion("face", frame)
-    means = (splats.parameters["means"] + out.d_means[0]).cpu().numpy()
+    means = (splats.parameters["means"] + splats.spread(out.d_means[0])).cpu().numpy()
     far = means @ frame.viewmat[2, :3] + frame.viewmat[2, 3]
     clear = splats.parameters["opacities"].sigmoid().cpu().numpy() > CLEAR
     unit = float(np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0))) or 1.0

@@ -29,9 +29,10 @@ class Scene:
         return [branch for branch in ("face", "mouth") if branch in self.splats]
 
     def motion(self, branch: str, frame: Frame, members: dict[str, int] | None = None) -> BranchOutput:
-        """What the networks say for one picture. The places at rest are constants to them: positions learn from the picture alone."""
-        means = self.splats[branch].parameters["means"].detach()
-        return self.nets[branch](means, self.material.views(frame), members=members)
+        """What the networks say for one picture and the Gaussians that move. The places at rest are constants to them: positions learn from the picture alone."""
+        splats = self.splats[branch]
+        rows = None if splats.moving.all() else splats.moving.nonzero()[:, 0]
+        return self.nets[branch](splats.parameters["means"].detach(), self.material.views(frame), subset=rows, members=members)
 
     def draw_branch(
         self, branch: str, frame: Frame, out: BranchOutput | None, degree: int, background: Tensor, features: Tensor | None = None
@@ -39,7 +40,7 @@ class Scene:
         """One branch over an even colour [3]; `out` None stands still."""
         splats, (width, height) = self.splats[branch], self.material.size
         return rasterization(
-            *splats.posed(*_deltas(out)), self.material.camera(frame), self.material.K, width, height,
+            *splats.posed(*_deltas(splats, out)), self.material.camera(frame), self.material.K, width, height,
             sh=splats.sh(degree), features=features, backgrounds=background,
         )  # fmt: skip
 
@@ -50,14 +51,15 @@ class Scene:
             variance: blend the fused states' variance as the one feature.
         """
         branches, (width, height) = self.branches, self.material.size
-        posed = [self.splats[branch].posed(*_deltas(outs.get(branch))) for branch in branches]
+        posed = [self.splats[branch].posed(*_deltas(self.splats[branch], outs.get(branch))) for branch in branches]
         joined = [torch.cat(parts) for parts in zip(*posed)]
         counts = [len(self.splats[branch]) for branch in branches]
         number = torch.repeat_interleave(torch.arange(len(branches)), torch.tensor(counts)).to(joined[0].device)
         features = None
         if variance:
             parts = [
-                torch.zeros(n, device=joined[0].device) if outs.get(b) is None else state_variance(b, outs[b]) for b, n in zip(branches, counts)
+                torch.zeros(n, device=joined[0].device) if outs.get(b) is None else self.splats[b].spread(state_variance(b, outs[b]))
+                for b, n in zip(branches, counts)
             ]
             features = torch.cat(parts)[:, None]
         drawn = rasterization(
@@ -91,10 +93,10 @@ class Scene:
         return {"psnr": mean(whole), "psnr_head": mean(head), "ssim": mean(alike)}
 
 
-def _deltas(out: BranchOutput | None) -> list[Tensor | None]:
+def _deltas(splats: Splats, out: BranchOutput | None) -> list[Tensor | None]:
     if out is None:
         return [None, None, None]
-    return [None if part is None else part[0] for part in (out.d_means, out.d_quats, out.d_scales)]
+    return [None if part is None else splats.spread(part[0]) for part in (out.d_means, out.d_quats, out.d_scales)]
 
 
 def _decibels(square: Tensor) -> float:

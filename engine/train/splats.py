@@ -22,11 +22,13 @@ class Splats:
 
     Attributes:
         parameters: means [N,3], quats [N,4], scales [N,3] (softplus), opacities [N] (sigmoid), sh [N,1,3], sh_rest [N,K-1,3].
+        moving: [N] bool, those that the networks move.
         optimiser: Adam, one group a parameter; None where nothing trains.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], moving: Tensor | None = None) -> None:
         self.parameters = {name: parameters[name].detach().clone() for name in NAMES}
+        self.moving = torch.ones(len(self), dtype=torch.bool) if moving is None else moving.clone()
         self.optimiser: torch.optim.Adam | None = None
 
     @classmethod
@@ -52,6 +54,7 @@ class Splats:
     def to(self, device: torch.device) -> Splats:
         """Moved to a device; before `train`."""
         self.parameters = {name: value.to(device) for name, value in self.parameters.items()}
+        self.moving = self.moving.to(device)
         return self
 
     def train(self, rates: Mapping[str, float]) -> None:
@@ -79,9 +82,10 @@ class Splats:
         """Replace the Gaussians: new row i is a copy of row source[i].
 
         Args:
-            source: [M] rows. fresh: [M] bool, rows whose optimiser knows nothing yet.
+            source: [M] rows, which bring their `moving` along. fresh: [M] bool, rows whose optimiser knows nothing yet.
             values: parameters [M,...] that are not copies. names: the parameters that are replaced.
         """
+        self.moving = self.moving[source]
         for group in self.optimiser.param_groups if self.optimiser else ():
             if group["name"] not in names:
                 continue
@@ -105,14 +109,20 @@ class Splats:
     def posed(
         self, d_means: Tensor | None = None, d_quats: Tensor | None = None, d_scales: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """means, quats (of any length), scales, opacities, activated, with motion added to the raw values (paper sec 2.3)."""
+        """means, quats (of any length), scales, opacities, activated, with motion [N,...] added to the raw values (paper sec 2.3)."""
         p = self.parameters
         means, quats, scales = (
             p[name] if delta is None else p[name] + delta for name, delta in (("means", d_means), ("quats", d_quats), ("scales", d_scales))
         )
         return means, quats, F.softplus(scales), p["opacities"].sigmoid()
 
+    def spread(self, values: Tensor) -> Tensor:
+        """Values [M,...] of those that move as [N,...], 0 for the others."""
+        if len(values) == len(self):
+            return values
+        return values.new_zeros(len(self), *values.shape[1:]).index_copy(0, self.moving.nonzero()[:, 0], values)
+
     def state(self) -> dict[str, object]:
         """What a checkpoint keeps."""
         values = {name: value.detach().cpu() for name, value in self.parameters.items()}
-        return {"values": values, "optimiser": self.optimiser.state_dict() if self.optimiser else None}
+        return {"values": values, "moving": self.moving.cpu(), "optimiser": self.optimiser.state_dict() if self.optimiser else None}

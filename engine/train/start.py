@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from scipy.ndimage import binary_dilation
 
+from ..dataset import Frame
 from ..errors import UserError
 from .config import TrainConfig
 from .material import Material, spaced
@@ -40,12 +43,34 @@ def begin(branch: str, material: Material, config: TrainConfig, random: np.rando
     return Splats.at(means, colors, config.sh_degree).to(material.device), kind
 
 
-def _mask(branch: str, material: Material, frame) -> np.ndarray:  # type: ignore[no-untyped-def]
+def outside_hair(splats: Splats, material: Material) -> torch.Tensor:
+    """[N] bool: Gaussians whose centre lies in or near the face or mouth in at least a quarter of some pictures."""
+    frames = spaced(material.train, VIEWS)
+    means, hits = splats.parameters["means"].detach().cpu().numpy(), np.zeros(len(splats))
+    for frame in frames:
+        masks = material.data.masks(frame)
+        near = binary_dilation(masks.face | masks.mouth, iterations=max(1, masks.face.shape[0] // 64))
+        inside, rows, columns = _pixels(means, material, frame)
+        hits[inside] += near[rows, columns]
+    return torch.from_numpy(hits >= len(frames) / 4).to(material.device)
+
+
+def _pixels(points: np.ndarray, material: Material, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which of the points [N,3] a picture holds [N] bool, and the rows and columns of those."""
+    place = (points @ frame.viewmat[:3, :3].T + frame.viewmat[:3, 3]) @ material.data.K.T
+    x, y = np.floor(place[:, :2] / place[:, 2:]).astype(int).T
+    inside = (x >= 0) & (y >= 0) & (x < material.size[0]) & (y < material.size[1]) & (place[:, 2] > 0)
+    return inside, y[inside], x[inside]
+
+
+def _mask(branch: str, material: Material, frame: Frame) -> np.ndarray:
     masks = material.data.masks(frame)
     return masks.mouth if branch == "mouth" else masks.face | masks.hair
 
 
-def _surface(branch, material, frames, count, random):  # type: ignore[no-untyped-def]
+def _surface(
+    branch: str, material: Material, frames: list[Frame], count: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of the mask of several pictures, taken back into space: [count,3] and their colours."""
     points, colors = [], []
     K, per_unit = material.data.K, float(material.data.info.get("metres_per_unit", 1.0))
@@ -66,7 +91,9 @@ def _surface(branch, material, frames, count, random):  # type: ignore[no-untype
     return found[chosen] + random.normal(0, 2e-4, (count, 3)), seen[chosen]
 
 
-def _hull(branch, material, frames, count, random):  # type: ignore[no-untyped-def]
+def _hull(
+    branch: str, material: Material, frames: list[Frame], count: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Random points that lie in the masks: [count,3] and their mean colours."""
     share = AGREE if branch == "face" else 0.3  # the mouth's is another one in every picture
     points, colors, total = [], [], 0
@@ -76,12 +103,11 @@ def _hull(branch, material, frames, count, random):  # type: ignore[no-untyped-d
         tried = random.uniform(-CUBE * 1.2, CUBE * 1.2, (20 * count, 3))
         hits, color = np.zeros(len(tried)), np.zeros((len(tried), 3))
         for frame, mask, picture in zip(frames, masks, pictures):
-            place = (tried @ frame.viewmat[:3, :3].T + frame.viewmat[:3, 3]) @ material.data.K.T
-            x, y = np.floor(place[:, :2] / place[:, 2:]).astype(int).T
-            inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
-            inside[inside] = mask[y[inside], x[inside]]
+            inside, rows, columns = _pixels(tried, material, frame)
+            here = mask[rows, columns]
+            inside[inside] = here
             hits += inside
-            color[inside] += picture[y[inside], x[inside]]
+            color[inside] += picture[rows[here], columns[here]]
         good = hits >= share * len(frames)
         points.append(tried[good])
         colors.append(color[good] / hits[good][:, None])

@@ -17,7 +17,7 @@ from .material import Material, Shown
 from .perceptual import Lpips
 from .scene import Scene
 from .splats import Splats
-from .start import begin
+from .start import begin, outside_hair
 
 FUSE = "fuse"
 
@@ -135,6 +135,8 @@ class Trainer:
         frame = frames[int(torch.randint(len(frames), (), generator=self.generator))]
         shown = self.material.shown(frame)
         net, out = scene.nets[branch], None
+        if branch == "face" and config.still_hair and self.step == self.plan.static_until:
+            splats.moving = outside_hair(splats, self.material)
         if phase != "static":
             out = scene.motion(branch, frame, net.random_members(self.generator) if phase == "single" else None)
         features, attends = self._features(branch, out)
@@ -175,14 +177,14 @@ class Trainer:
         return {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in parts.items()} | self._refine(splats)
 
     def _features(self, branch: str, out: BranchOutput | None) -> tuple[Tensor | None, bool]:
-        """What is blended beside the colours: attention to audio and action units [M,2], state variance [M,1]; whether attention is in it."""
+        """What is blended beside the colours: attention to audio and action units [N,2], state variance [N,1]; whether attention is in it."""
         if out is None:
             return None, False
         attends = branch == "face" and self.config.attention > 0 and out.audio_gate is not None
         parts = [out.audio_gate.abs().mean(1), out.au_gate.mean(1)] if attends else []
         if self.config.likelihood:
             parts.append(state_variance(branch, out))
-        return (torch.stack(parts, 1) if parts else None), attends
+        return (self.scene.splats[branch].spread(torch.stack(parts, 1)) if parts else None), attends
 
     def _refine(self, splats: Splats) -> dict[str, float]:
         """After a step: grow, prune, reset, when it is time."""
@@ -233,7 +235,7 @@ class Trainer:
         self.part, self.step, self.starts = state["part"], state["step"], dict(state["starts"])
         self.generator.set_state(state["generator"].cpu())
         device = self.material.device
-        self.scene.splats = {branch: Splats(stored["values"]).to(device) for branch, stored in state["splats"].items()}
+        self.scene.splats = {branch: Splats(stored["values"], stored["moving"]).to(device) for branch, stored in state["splats"].items()}
         self.scene.nets = {branch: BranchNetwork(branch, sizes(self.config), self.config.logvar_bound).to(device) for branch in state["nets"]}
         for branch, net in self.scene.nets.items():
             net.load_state_dict(state["nets"][branch])
