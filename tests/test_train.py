@@ -57,13 +57,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("trained") / "head.safetensors"
-    return out, train_avatar(folder, out, SMALL, device="cpu", threads=1)
+    return out, train_avatar(folder, out, SMALL, priors=[], device="cpu", threads=1)
 
 
 def test_it_learns_to_move(folder: Path, trained: tuple[Path, dict]) -> None:
     """Held-out pictures are better than those of a head that was trained alike but cannot move."""
     still = replace(SMALL, mouth=replace(SMALL.mouth, static_until=10**9), face=replace(SMALL.face, static_until=10**9))
-    trainer = Trainer(Material(read_data(folder), find_sources(), CPU), still)
+    trainer = Trainer(Material(read_data(folder), find_sources([]), CPU), still)
     while not trainer.done:
         trainer.step_once()  # its networks never learn, and begin with no motion
     found, known = trained[1]["quality"]["val"], trainer.scene.quality(trainer.material.val, 1)
@@ -112,10 +112,10 @@ def test_killed_and_gone_on_with(folder: Path, tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(TINY))
     config = TrainConfig.quick().changed(settings)
-    train_avatar(folder, tmp_path / "whole.safetensors", config, device="cpu", threads=1)
+    train_avatar(folder, tmp_path / "whole.safetensors", config, priors=[], device="cpu", threads=1)
     out, work = tmp_path / "killed.safetensors", tmp_path / "work"
     command = [sys.executable, "-m", "ua3dtalk.engine", "train", "avatar", str(folder), "--out", str(out), "--quick", "--json"]
-    command += ["--config", str(settings), "--work", str(work), "--device", "cpu", "--threads", "1"]
+    command += ["--config", str(settings), "--work", str(work), "--device", "cpu", "--threads", "1", "--priors"]
     place = {"cwd": ROOT / "build" / "stage", "env": os.environ | {"NUMBA_CACHE_DIR": str(ROOT / "build" / "numba-tests")}}  # as conftest.py
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **place)
     while process.poll() is None and not (work / checkpoint.NAME).exists():
@@ -125,15 +125,15 @@ def test_killed_and_gone_on_with(folder: Path, tmp_path: Path) -> None:
     assert process.returncode not in (0, 1, 2) and not out.exists()
     before = torch.load(work / checkpoint.NAME, weights_only=True)["trainer"]
     assert (before["part"], before["step"]) != (3, 0)  # it really was in the middle
-    result = train_avatar(folder, out, config, work, device="cpu", threads=1)
+    result = train_avatar(folder, out, config, work, [], "cpu", 1)
     assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     steps = [line["step"] for line in map(json.loads, (work / "log.jsonl").read_text().splitlines())]
     assert steps == sorted(set(steps)) or len(steps) - len(set(steps)) <= 2  # a line with the quality shares its step
     with pytest.raises(UserError, match="other settings"):
-        train_avatar(folder, out, replace(config, seed=1), work, device="cpu", threads=1)
+        train_avatar(folder, out, replace(config, seed=1), work, [], "cpu", 1)
     (work / checkpoint.NAME).write_bytes(b"half a file")
     with pytest.raises(UserError, match="damaged"):
-        train_avatar(folder, out, config, work, device="cpu", threads=1)
+        train_avatar(folder, out, config, work, [], "cpu", 1)
     assert result["quality"]["val"]["psnr"] > 0
 
 
@@ -143,7 +143,7 @@ def test_state_is_everything(folder: Path, tmp_path: Path, stop: int) -> None:
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(TINY))
     config = TrainConfig.quick().changed(settings)
-    material = Material(read_data(folder), find_sources(), CPU)
+    material = Material(read_data(folder), find_sources([]), CPU)
     one = Trainer(material, config)
     for _ in range(stop):
         one.step_once()
@@ -265,7 +265,7 @@ def test_the_likelihood_knows_the_error() -> None:
 def test_phases_and_what_trains(folder: Path, tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(TINY))
-    trainer = Trainer(Material(read_data(folder), find_sources(), CPU), TrainConfig.quick().changed(settings))
+    trainer = Trainer(Material(read_data(folder), find_sources([]), CPU), TrainConfig.quick().changed(settings))
     seen = []
     while not trainer.done:
         kind = f"{trainer.name} {trainer.phase}"
@@ -289,7 +289,7 @@ def test_phases_and_what_trains(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["depth", "hull", "random"])
 def test_where_gaussians_begin(folder: Path, kind: str) -> None:
-    material = Material(read_data(folder), find_sources(), CPU)
+    material = Material(read_data(folder), find_sources([]), CPU)
     splats, told = begin("face", material, replace(SMALL, start=kind), np.random.default_rng(0))
     means = splats.parameters["means"].numpy()
     assert told == kind and means.shape == (500, 3) and float(np.abs(means).max()) < 0.13
@@ -302,14 +302,14 @@ def test_where_gaussians_begin(folder: Path, kind: str) -> None:
 
 def test_data_without_depth_or_labels(tmp_path: Path) -> None:
     data = read_data(make_face_data(tmp_path / "plain", frames=20, labels=False, depth=False))
-    material = Material(data, find_sources(), CPU, without=("emotion",))
+    material = Material(data, find_sources([]), CPU, without=("emotion",))
     assert material.emotions() == {} and not material.views(material.train[0])["emotion"].any()
     splats, told = begin("mouth", material, SMALL, np.random.default_rng(0))
     assert told == "hull" and abs(float(splats.parameters["means"][:, 1].median()) + 0.045) < 0.02
     with pytest.raises(UserError, match="no depth"):
         begin("face", material, replace(SMALL, start="depth"), np.random.default_rng(0))
     with pytest.raises(UserError, match="no view smell"):
-        Material(data, find_sources(), CPU, without=("smell",))
+        Material(data, find_sources([]), CPU, without=("smell",))
 
 
 def test_refusals(folder: Path, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="features.3.weight"):
         Lpips(tmp_path / "alex.pth", tmp_path / "alex.pth", CPU)
     with pytest.raises(UserError, match="cuda|CUDA" if not torch.cuda.is_available() else "no avatar"):
-        train_avatar(folder, out, SMALL, device="cuda", priors=tmp_path / "alex.pth")
+        train_avatar(folder, out, SMALL, device="cuda", priors=[tmp_path / "alex.pth"])
 
 
 def test_lpips_with_weights_of_its_shape(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ def add(command: Any) -> None:
     how.add_argument("--quick", action="store_true", help="minutes on a processor, to see whether the data is right")
     how.add_argument("--paper", action="store_true", help="the paper's sizes and schedule, for a graphics card")
     sub.add_argument("--config", type=Path, metavar="JSON", help="settings to change, see engine/train/config.py")
-    sub.add_argument("--priors", type=Path, metavar="FILE", help="avatar or priors file whose providers and emotion prototypes are used")
+    sub.add_argument(
+        "--priors", type=Path, nargs="*", metavar="FILE",
+        help="priors or avatars whose providers and emotion prototypes are used (those that ship; without a name: none that learned)",
+    )  # fmt: skip
     sub.add_argument("--work", type=Path, metavar="FOLDER", help="checkpoints, previews, log and report (OUT.train)")
     sub.add_argument("--restart", action="store_true", help="begin anew, whatever was done before")
     sub.add_argument("--lpips", type=Path, nargs=2, metavar=("ALEXNET", "LINEAR"), help="weights of AlexNet and of LPIPS: adds that loss")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from .config import TrainConfig
 from .journal import Clock, Journal
 from .material import Material, spaced
 from .perceptual import Lpips
-from .sources import find_sources
+from .sources import Sources, find_sources
 from .trainer import FUSE, Trainer
 
 Progress = Callable[[int, int, str], None]
@@ -27,7 +27,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def train_avatar(
-    folder: Path, out: Path, config: TrainConfig, work: Path | None = None, priors: Path | None = None, device: str = "auto",
+    folder: Path, out: Path, config: TrainConfig, work: Path | None = None, priors: Sequence[Path] | None = None, device: str = "auto",
     threads: int | None = None, lpips: tuple[Path, Path] | None = None, restart: bool = False, progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train an avatar (paper sec 2.4). A run that was stopped, however, goes on from its last checkpoint to the same file.
@@ -35,7 +35,7 @@ def train_avatar(
     Args:
         folder: the data set. out: the avatar file.
         work: checkpoints, previews, log, report (OUT.train beside the avatar).
-        priors: an avatar file or what `train priors` wrote, for the views' providers and the emotions' prototypes.
+        priors: whose providers and emotion prototypes are used, see `sources.find_sources`.
         device: `auto`, `cpu` or `cuda`. threads: of the rasteriser; torch itself uses one, so that a run can be repeated.
         lpips: weights, see `perceptual.Lpips`. restart: forget a checkpoint.
 
@@ -57,7 +57,7 @@ def train_avatar(
         shutil.rmtree(work)
     perceptual = None if lpips is None else Lpips(*lpips, place)
     sources = find_sources(priors)
-    identity = _identity(data, config, sources.origin, lpips is not None)
+    identity = _identity(data, config, sources, lpips is not None)
     known = checkpoint.load(work, identity)
     material = Material(data, sources, place, config.without, config.pictures_mb << 20)
     trainer = Trainer(material, config, perceptual)
@@ -162,8 +162,9 @@ def _time(seconds: float) -> str:
     return f"{round(seconds)} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _identity(data: FaceData, config: TrainConfig, origin: str, perceptual: bool) -> str:
-    digest = hashlib.sha256(f"{config.as_json()}|{origin}|{perceptual}".encode())
+def _identity(data: FaceData, config: TrainConfig, sources: Sources, perceptual: bool) -> str:
+    weights = [provider.weights for _, provider in sorted(sources.providers.items())]
+    digest = hashlib.sha256(f"{config.as_json()}|{sources.origin}|{weights}|{perceptual}".encode() + sources.prototypes.tobytes())
     for name in ("transforms_train.json", "aud.wav", "au.csv"):
         digest.update(file_hash(data.folder / name).encode())
     return digest.hexdigest()

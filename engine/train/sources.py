@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..avatar import EMOTIONS, View, load_avatar
+from ..avatar.tensors import load_tensors
 from ..errors import UserError
 from ..views import Provider, build_providers
 from ..views.builtin import Cepstrum, MelWindow, Prosody
 
 EMOTION_DIM = 128
+PRIOR = "ua3dtalk_prior"
+"""Key of a priors file's metadata (engine/priors)."""
+SHIPPED = Path(__file__).resolve().parents[1] / "priors"
+"""Where the engine's own priors lie."""
 LENGTH = 4.0
 """Of the prototypes where none were learned."""
 
@@ -40,26 +47,46 @@ class Sources:
         return (self.prototypes[0] + weights @ (self.prototypes - self.prototypes[0])).astype(np.float32)
 
 
-def find_sources(priors: Path | None = None) -> Sources:
-    """The providers and prototypes of a file (an avatar, or what `train priors` wrote); without one, those that learned nothing.
+def find_sources(priors: Sequence[Path] | None = None) -> Sources:
+    """The providers and prototypes of some files (avatars, or what `train priors` and `train emotion` wrote; the last that has a view gives it).
+
+    Args:
+        priors: the files; none: views without learned weights; None: what ships with the engine.
 
     Raises:
-        UserError: the file cannot be read, or names a provider that this engine does not have.
+        UserError: a file cannot be read, or names a provider that this engine does not have.
     """
     views = {kind.view: View(kind.name, kind.version, list(kind.shape), float(kind.rate)) for kind in (MelWindow, Cepstrum, Prosody)}
     tensors: dict[str, np.ndarray] = {}
-    prototypes, origin = orthogonal(), "views without learned weights (mel, mfcc, prosody), orthogonal emotion prototypes"
-    if priors is not None:
-        found = load_avatar(priors)
-        views |= found.meta.views
-        tensors = {name: np.array(value) for name, value in found.tensors.items() if name.startswith("provider.")}
-        stored = found.tensors.get("emotion.prototypes")
+    prototypes, taken = orthogonal(), "orthogonal"
+    files = sorted(SHIPPED.glob("*.safetensors")) if priors is None else [Path(path) for path in priors]
+    for path in files:
+        found, named, emotions = _read(path)
+        views |= named
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(tuple(f"provider.{view}." for view in named))}
+        tensors |= {name: np.array(value) for name, value in found.items() if name.startswith("provider.")}
+        stored = found.get("emotion.prototypes")
         if stored is not None:
-            if stored.shape[0] != len(EMOTIONS) or list(found.meta.emotions) != list(EMOTIONS):
-                raise UserError(f"{priors}: its emotions are {', '.join(found.meta.emotions)}.", f"Training wants {', '.join(EMOTIONS)}.")
-            prototypes = np.array(stored, np.float32)
-        origin = f"views ({', '.join(view.provider for view in views.values())}) and emotion prototypes of {Path(priors).name}"
-    return Sources(views, build_providers({name: asdict(view) for name, view in views.items() if name != "au"}, tensors), tensors, prototypes, origin)
+            if emotions != list(EMOTIONS) or stored.shape != (len(EMOTIONS), EMOTION_DIM):
+                raise UserError(f"{path}: its emotions are {', '.join(emotions)}.", f"Training wants {', '.join(EMOTIONS)}.")
+            prototypes, taken = np.array(stored, np.float32), path.name
+    origin = f"views {', '.join(f'{name}: {view.provider}' for name, view in views.items())}; emotion prototypes: {taken}"
+    return Sources(
+        views, build_providers({name: asdict(view) for name, view in views.items() if name != "au"}, tensors), tensors, prototypes, origin
+    )  # fmt: skip
+
+
+def _read(path: Path) -> tuple[Mapping[str, np.ndarray], dict[str, View], list[str]]:
+    """Tensors, views and emotions of an avatar or a priors file."""
+    tensors, metadata = load_tensors(path)
+    if PRIOR not in metadata:
+        avatar = load_avatar(path)
+        return avatar.tensors, avatar.meta.views, list(avatar.meta.emotions)
+    try:
+        views = json.loads(metadata[PRIOR])["views"]
+        return tensors, {name: View(**view) for name, view in views.items()}, list(EMOTIONS)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: its metadata cannot be read.", "Get the file again, or train it again.") from error
 
 
 def orthogonal(seed: int = 8) -> np.ndarray:
