@@ -269,6 +269,7 @@ def test_mouths_and_expressions_are_followed(judged) -> None:
     assert figures["aue lower of the true landmarks"] < 0.05 * figures["aue lower still"]
     assert figures["frechet distance of expression still"] > 0 and 0 < figures["lmd still"] < 5
     assert np.isfinite([figures["aue upper"], figures["lip correlation"], figures["lmd"]]).all()
+    assert figures["lip travel"] == pytest.approx(judged.opening.std() / judged.true_opening.std()) and judged.true_opening.std() > 1e-4
     assert judged.opening.shape == judged.true_opening.shape == judged.times.shape == (16,)
     assert "Gaussians bound" in judged.notes[0] and "AU25" in judged.notes[1] and "not E-FID" in judged.notes[2]
     assert len(judged.sheet) == 3 and all(x.shape == (48, 48, 3) and x.dtype == np.uint8 for row in judged.sheet for x in row)
@@ -451,7 +452,7 @@ def test_a_silenced_view_counts_as_zeros(folder: Path, subject: Subject, tmp_pat
 
 def test_variants_are_trained_and_compared(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation, "VARIANTS", {name: ablation.VARIANTS[name] for name in ("baseline", "+P+E")})
-    made = ablation.train_variants(folder / "data", tmp_path, TINY, None, "cpu", 1)
+    made = ablation.train_variants(folder / "data", tmp_path, TINY, [], "cpu", 1)
     assert list(made) == ["baseline", "+P+E"] and all(path.exists() for path in made.values())
     baseline = Subject(made["baseline"], "cpu", 1)
     views = baseline.views(folder / "one.wav", np.array([0.2, 0.7]), np.eye(8)[1])
@@ -460,7 +461,7 @@ def test_variants_are_trained_and_compared(folder: Path, tmp_path: Path, monkeyp
     other = views | {name: np.random.default_rng(0).normal(size=views[name].shape).astype(np.float32) for name in ("exp", "style", "emotion")}
     assert np.array_equal(baseline.deformer.motion(other).face.d_means, motion.d_means)
     stamps = [path.stat().st_mtime_ns for path in made.values()]
-    assert [path.stat().st_mtime_ns for path in ablation.train_variants(folder / "data", tmp_path, TINY, None, "cpu", 1).values()] == stamps
+    assert [path.stat().st_mtime_ns for path in ablation.train_variants(folder / "data", tmp_path, TINY, [], "cpu", 1).values()] == stamps
 
 
 # --- the whole ----------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
@@ -39,10 +39,13 @@ def variant(config: TrainConfig, name: str) -> TrainConfig:
 
 
 def train_variants(
-    data: Path, folder: Path, config: TrainConfig, priors: Path | None = None, device: str = "auto", threads: int | None = None,
+    data: Path, folder: Path, config: TrainConfig, priors: Sequence[Path] | None = None, device: str = "auto", threads: int | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> dict[str, Path]:  # fmt: skip
     """Train all variants, one after the other; what is finished in the folder stays, what was stopped goes on.
+
+    Args:
+        priors: see `train_avatar`.
 
     Returns:
         name -> avatar file, which hears nothing through the views it was trained without.

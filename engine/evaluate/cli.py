@@ -23,7 +23,7 @@ def add(command: Callable[[str, Callable[[argparse.Namespace], dict[str, Any] | 
     sub.add_argument("--lpips", type=Path, nargs=2, metavar=("ALEXNET", "LINEAR"), help="weights of AlexNet and of LPIPS: measures that too")
     sub.add_argument("--ablate", type=Path, metavar="FOLDER", help="train the same avatar without parts of the method there, and put all in the table")
     sub.add_argument("--train", type=Path, metavar="JSON", help="settings of those trainings (engine/train/config.py), the same for all")
-    sub.add_argument("--priors", type=Path, metavar="FILE", help="whose providers and emotion prototypes they use (AVATAR's)")
+    sub.add_argument("--priors", type=Path, nargs="*", metavar="FILE", help="whose providers and emotion prototypes they use (AVATAR's)")
     sub.add_argument("--every", type=int, default=1, metavar="N", help="draw every n-th frame (1)")
     sub.add_argument("--frames", type=int, default=12, help="of each sentence for emotions and strangers (12)")
     sub.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where the networks run")
@@ -58,7 +58,8 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
         from .ablation import train_variants
 
         config = TrainConfig() if options.train is None else TrainConfig().changed(options.train)
-        made = train_variants(options.data, options.ablate, config, options.priors or options.avatar, options.device, options.threads, printer)
+        priors = [options.avatar] if options.priors is None else options.priors
+        made = train_variants(options.data, options.ablate, config, priors, options.device, options.threads, printer)
         settings = replace(settings, beside=made | beside, baseline=options.baseline or made["+P+E"])
     result = plain(run_evaluation(options.avatar, options.data, options.out, settings, printer))
     return result if options.json else without_curves(result)

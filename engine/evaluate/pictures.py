@@ -146,7 +146,7 @@ def _follow(subject: Subject, data: FaceData, frames: list[Frame]) -> tuple[dict
             figures[f"frechet distance of expression{side}"] = frechet_distance(read(places), true_coefficients)
     opening, true_opening = lm.aperture(sides[""]), lm.aperture(true_places)
     lag, peak = aperture_lag(opening, true_opening, lm.pieces(data, frames), data.fps)
-    figures |= {"lip lag (ms)": 1000 * lag, "lip correlation": peak}
+    figures |= {"lip lag (ms)": 1000 * lag, "lip correlation": peak, "lip travel": float(opening.std() / max(true_opening.std(), 1e-30))}
     train_opening = lm.aperture(tracker.frontal(data.landmarks[[f.number for f in train]], train))
     notes = [
         f"Predicted landmarks: {lm.SOURCE}.",

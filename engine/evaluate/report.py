@@ -18,7 +18,8 @@ ROWS = (
     ("psnr", "PSNR, dB", 2), ("psnr head", "PSNR of the head, dB", 2), ("ssim", "SSIM", 4), ("lpips", "LPIPS", 4), ("lmd", "LMD, px", 3),
     ("aue upper", "AUE upper", 3), ("aue lower", "AUE lower", 3),
     ("frechet distance of expression", "Frechet distance of expression", 4), ("lip lag (ms)", "lip lag, ms", 0),
-    ("lip correlation", "lip correlation at its peak", 3), ("closure recall", "closure recall on p b m", 3),
+    ("lip correlation", "lip correlation at its peak", 3),
+    ("lip travel", "lip travel, of the true", 3), ("closure recall", "closure recall on p b m", 3),
     ("open vowels open", "open vowels open", 3),
 )  # fmt: skip
 EMOTION_ROWS = (
