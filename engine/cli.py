@@ -13,6 +13,7 @@ from typing import Any, Callable, Sequence
 from . import __version__
 from .errors import Cancelled, UserError
 from .evaluate.cli import add as add_evaluate
+from .prepare.cli import add as add_prepare
 from .priors.emotion_cli import add as add_train_emotion
 from .train.cli import add as add_train_avatar
 
@@ -121,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train_emotion(train_command)
 
     add_evaluate(command)
+    add_prepare(command)
 
     sub = command("doctor", _doctor, "what is installed, which device is used, what is missing")
     compute(sub)

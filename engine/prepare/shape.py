@@ -14,6 +14,7 @@ y down, z forward.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -33,6 +34,7 @@ FLIP = np.array([1.0, -1.0, -1.0])
 DISTANCE, DISTANCE_SPREAD = 0.9, 0.3  # metres; standard deviation of its logarithm
 SHAPE_SPREAD = np.array([0.0015, 0.0015, 0.006])  # metres: FaceMesh's depth is a guess
 MOST_PICTURES = 48
+STEADY, RIGID = 0.6, 120  # share of the points that may tell the pose, and how many do
 CORRELATED = 12.0  # landmarks of one picture err together: so many say as much as one independent one
 ROBUST = 2.5  # standard deviations from which a residual counts less
 
@@ -54,10 +56,11 @@ class HeadShape:
     centre: tuple[float, float]
     distance: float
 
-    @property
+    @cached_property
     def rigid(self) -> np.ndarray:
-        """Numbers of the 120 points that tell the pose best: they move least, the loosest of them counts a third."""
-        return np.sort(np.argsort(self.spread)[:120])
+        """Numbers of the 120 points that tell the pose: of the steadier ones, those that lie farthest apart."""
+        steady = np.flatnonzero(self.spread <= np.quantile(self.spread, STEADY))
+        return np.sort(steady[_farthest(self.points[steady], int(np.argmin(self.spread[steady])), RIGID)])
 
 
 def project(points: np.ndarray, rotation: np.ndarray, translation: np.ndarray, focal: float, centre: tuple[float, float]) -> np.ndarray:
@@ -187,15 +190,20 @@ def _spread_out(rotation: np.ndarray, scale: np.ndarray, count: int) -> np.ndarr
     """Numbers of pictures whose poses are as different as can be (farthest point sampling), in order."""
     vectors = Rotation.from_matrix(rotation).as_rotvec()
     places = np.column_stack([vectors, np.log(scale) * 2])
-    chosen = [int(np.argmin(np.linalg.norm(places - np.median(places, axis=0), axis=1)))]
     # Outliers in pose are mostly failures of the tracker.
     far = np.linalg.norm(places - np.median(places, axis=0), axis=1)
-    allowed = far <= np.quantile(far, 0.99)
-    gap = np.full(len(places), np.inf)
-    while len(chosen) < min(count, int(allowed.sum())):
+    allowed = np.flatnonzero(far <= np.quantile(far, 0.99))
+    return np.sort(allowed[_farthest(places[allowed], int(np.argmin(far[allowed])), count)])
+
+
+def _farthest(places: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Farthest point sampling of [n,k]: numbers of min(count, n) points, beginning with `first`."""
+    chosen, gap = [first], np.full(len(places), np.inf)
+    while len(chosen) < min(count, len(places)):
         gap = np.minimum(gap, np.linalg.norm(places - places[chosen[-1]], axis=1))
-        chosen.append(int(np.argmax(np.where(allowed, gap, -1))))
-    return np.unique(chosen)
+        gap[chosen[-1]] = -1
+        chosen.append(int(np.argmax(gap)))
+    return np.array(chosen)
 
 
 def _soften(error: np.ndarray) -> np.ndarray:
