@@ -1,6 +1,6 @@
 """A synthetic person as a data set: `python -m character.synthetic --face-model F --out DIR [--identity 6 --seconds 60 --cameras 2]`.
 
-An identity of the face model speaks with an espeak-ng voice under eight emotions; Blender (Cycles, 2 bounces, denoised) renders it from
+An identity of the face model, with colours of its own, speaks with an espeak-ng voice under eight emotions; Blender (Cycles, 2 bounces, denoised) renders it from
 several cameras, 25 frames a second. What is known exactly is written too: classes, teeth, landmarks, coefficients, action units, phones,
 visemes, emotions, cameras, depth. The head is fixed and its small movement is the camera's, so shoulders move with it.
 
@@ -85,6 +85,27 @@ class Settings:
     def speaker(self) -> str:
         """The voice."""
         return self.voice or VOICES[self.identity % len(VOICES)]
+
+
+SKINS = ((0.66, 0.355, 0.225), (0.50, 0.25, 0.145), (0.36, 0.17, 0.095))
+HAIRS = ((0.070, 0.034, 0.016), (0.012, 0.009, 0.007), (0.20, 0.115, 0.05), (0.17, 0.055, 0.018))
+IRISES = ((0.060, 0.085, 0.050), (0.06, 0.028, 0.012), (0.05, 0.09, 0.14))
+SWEATERS = ((0.030, 0.105, 0.150), (0.16, 0.035, 0.03), (0.19, 0.17, 0.13), (0.045, 0.085, 0.045))
+LIPS = (0.50, 0.16, 0.15)
+
+
+def look_of(identity: int) -> Look:
+    """Colours by identity; the demo person's are its own."""
+    if identity == DEFAULT_IDENTITY_SEED:
+        return Look()
+    random = np.random.default_rng([identity, 2])
+    skin, hair, iris, sweater = (np.array(table[random.integers(len(table))]) for table in (SKINS, HAIRS, IRISES, SWEATERS))
+    skin = skin * random.uniform(0.9, 1.08)
+    colours = {
+        "skin": skin, "blush": skin * (1.04, 0.66, 0.74), "lips": 0.3 * skin + 0.7 * np.array(LIPS), "hair": hair, "brows": 0.65 * hair,
+        "iris": iris, "iris_inner": 0.5 * iris + (0.08, 0.035, 0.01), "sweater": sweater,
+    }  # fmt: skip
+    return Look(**{name: tuple(float(v) for v in value) for name, value in colours.items()}, freckles=float(random.uniform(0, 0.6)))
 
 
 @dataclass
@@ -185,7 +206,7 @@ def make(
     if not (work / "script.npz").exists():
         write_script(settings.seconds, settings.cameras, settings.seed, settings.speaker, settings.held_emotion).save(work / "script.npz")
     script = Script.load(work / "script.npz")
-    plan, actor, person = make_plan(settings, script), Actor(model), Person(model, Look())
+    plan, actor, person = make_plan(settings, script), Actor(model), Person(model, look_of(settings.identity))
     coefficients = actor.coefficients(script.performance)
     background = np.full((settings.size, settings.size, 3), BACKGROUND, np.uint8)
     half = settings.size / 2

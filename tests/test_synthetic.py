@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from character import face_model, synthetic
+from character.look import Look
 from character.motion import Actor
-from character.synthetic import Settings, landmarks, make, make_plan
+from character.synthetic import Settings, landmarks, look_of, make, make_plan
 from character.synthetic_aus import action_units
 from character.synthetic_passes import CLASSES, pieces, read_exr
 from character.synthetic_script import FPS, HELD_FROM, SAMPLES, TRAINED_TO, Script, head_motion, manner, write_script
@@ -179,6 +180,14 @@ def test_lips_close_on_p_b_m_and_open_on_open_vowels_in_every_emotion(script, pa
     assert shut.max() == 1 and au["AU45"][shut == 1].min() == 2
     happy = script.performance.emotion[:, EMOTIONS.index("happy")]
     assert au["AU12"][happy > 0.8].mean() > 3 and au["AU12"][happy > 0.8].mean() > au["AU12"][happy == 0].mean() + 2
+
+
+def test_identities_have_colours_of_their_own():
+    looks = [look_of(seed) for seed in (2, 6, 10, 11)]
+    assert looks[1] == Look() and len({look.skin for look in looks}) == 4 and look_of(10) == looks[2]
+    for look in looks:
+        colours = np.array([look.skin, look.blush, look.lips, look.hair, look.brows, look.iris, look.iris_inner, look.sweater])
+        assert colours.min() > 0 and colours.max() < 0.8 and look.skin[0] > look.skin[1] > look.skin[2] and look.hair < look.skin
 
 
 # --- passes ------------------------------------------------------------------------------------------------------------------------
