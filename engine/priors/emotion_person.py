@@ -85,7 +85,7 @@ def labelled_takes(data: FaceData, sequences: bool = False) -> Examples | None:
         takes.setdefault(int(labels.take[frame.number]), []).append(frame)
     found = []
     for number, part in sorted(takes.items()):
-        shown = labels.emotion[[frame.number for frame in part]].mean(0)
+        shown = labels.emotion[[frame.number for frame in part]].max(0)  # it swells and fades
         strongest = int(shown[1:].argmax()) + 1
         if 0.15 < shown[strongest] < 0.5:
             continue  # neither one thing nor the other
@@ -216,7 +216,7 @@ def _judge(
     with torch.inference_mode():
         (known, _), (asked, logits) = encoder(batches[0]), encoder(batches[1])
     ones = [torch.cat([part, torch.ones(len(part), 1)], 1).double() for part in (known, asked)]
-    ridge = ones[0].T @ ones[0] + 1e-2 * len(known) * torch.eye(ones[0].shape[1], dtype=torch.float64)
+    ridge = ones[0].T @ ones[0] + 0.1 * len(known) * torch.eye(ones[0].shape[1], dtype=torch.float64)
     said = ones[1] @ torch.linalg.solve(ridge, ones[0].T @ expressions[0].double())
     truth = expressions[1].double()
     explained = 1 - ((said - truth) ** 2).sum() / ((truth - expressions[0].double().mean(0)) ** 2).sum()
@@ -231,7 +231,8 @@ def person_prototypes(
     encoder: EmotionEncoder, data: FaceData, model: SpeechModel | None = None
 ) -> tuple[np.ndarray, list[bool], float] | None:
     """Prototypes [8,128] of a person's labelled data, which of them were heard, and how far intensity is a straight line:
-    the share of the variance among (emotion, intensity) means of f_emotion that p_neutral + sum_e x_e (p_e - p_neutral) explains.
+    the share of the variance among the means of f_emotion at each emotion's quarters of intensity that
+    p_neutral + sum_e x_e (p_e - p_neutral) explains.
 
     None where the data has no labels, or emotions of one kind alone.
     """
@@ -246,8 +247,8 @@ def person_prototypes(
     weights = np.concatenate([np.ones((len(embedding), 1)), part.emotion[:, heard]], axis=1)
     fitted = np.linalg.lstsq(weights, embedding, rcond=None)[0]
     means = {"neutral": fitted[0]} | {EMOTIONS[column]: fitted[0] + row for column, row in zip(heard, fitted[1:])}
-    cells = np.unique(part.emotion.round(2), axis=0, return_inverse=True)[1].reshape(-1)
-    count = np.bincount(cells)
+    cells, count = np.unique(np.round(4 * part.emotion), axis=0, return_inverse=True, return_counts=True)[1:]
+    cells = cells.reshape(-1)
     average = lambda values: np.stack([np.bincount(cells, column) for column in values.T], axis=1) / count[:, None]  # noqa: E731
     found, line = average(embedding), average(weights @ fitted)
     spread = (count[:, None] * (found - embedding.mean(0)) ** 2).sum()
