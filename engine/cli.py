@@ -14,6 +14,7 @@ from . import __version__
 from .errors import Cancelled, UserError
 from .evaluate.cli import add as add_evaluate
 from .prepare.cli import add as add_prepare
+from .priors.cli import add as add_train_priors
 from .priors.emotion_cli import add as add_train_emotion
 from .train.cli import add as add_train_avatar
 
@@ -119,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="learn from pictures and speech", description="Learn from pictures and speech.")
     train_command = maker(train.add_subparsers(required=True, metavar="WHAT"))
     add_train_avatar(train_command)
+    add_train_priors(train_command)
     add_train_emotion(train_command)
 
     add_evaluate(command)

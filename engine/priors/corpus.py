@@ -42,13 +42,14 @@ def as_sound(samples: np.ndarray) -> Sound:
     return Sound(samples, SAMPLE_RATE, len(samples) / SAMPLE_RATE, "", SAMPLE_RATE, 1)
 
 
-def make_clips(count: int, seed: int, others: float = 0.25, spoilt: float = 0.7, noises: float = 0.06) -> list[Clip]:
+def make_clips(count: int, seed: int, others: float = 0.25, spoilt: float = 0.7, noises: float = 0.06, variants: Sequence[str] = VARIANTS) -> list[Clip]:
     """Clips of about 6 s; the same seed gives the same clips.
 
     Args:
         others: share of clips in languages other than English.
         spoilt: share of clips with noise, reverberation, other spectra or levels.
         noises: share of clips without any speech, where the mouth stays shut.
+        variants: of espeak-ng's voices.
     """
     random, espeak, clips = np.random.default_rng(seed), Espeak(), []
     while len(clips) < count:
@@ -59,7 +60,7 @@ def make_clips(count: int, seed: int, others: float = 0.25, spoilt: float = 0.7,
         foreign = random.random() < others
         language = pick(tuple(OTHERS)) if foreign else pick(ACCENTS)
         manner = Manner(
-            language + pick(VARIANTS),
+            language + pick(variants),
             int(np.clip(random.normal(165, 30), 95, 260)),
             int(random.uniform(40, 160)),
             int(np.clip(random.normal(48, 22), 0, 99)),

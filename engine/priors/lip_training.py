@@ -37,19 +37,19 @@ class LipSettings:
         seed: of everything that is drawn.
     """
 
-    steps: int = 900
+    steps: int = 1600
     batch: int = 24
     rate: float = 2e-3
     decay: float = 1e-2
     average: float = 0.99
-    real: float = 0.65
+    real: float = 0.75
     noise: float = 0.4
     tilt: float = 0.3
     viseme: float = 0.5
     articulation: float = 1.0
     opening: float = 20.0
     correlation: float = 0.5
-    sync: float = 0.15
+    sync: float = 0.3
     temperature: float = 0.1
     moments: int = 6
     seed: int = 0

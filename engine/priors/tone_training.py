@@ -32,11 +32,11 @@ class ToneSettings:
         seed: of everything that is drawn.
     """
 
-    steps: int = 1500
+    steps: int = 800
     batch: int = 512
     rate: float = 3e-3
     decay: float = 1e-2
-    noise: float = 0.3
+    noise: float = 0.8
     voice: float = 0.1
     manner: float = 0.1
     tone: bool = True

@@ -1,0 +1,172 @@
+"""Judging what hears the mouth on speech it never saw: `python -m character.evaluate_priors --data DIR [--avatar A] [--priors P ...] [--films FOLDER ...]`.
+
+DIR holds speech/ (the shared test data). English: pocketsphinx's phone times of nine clips; the known texts of German actors are aligned
+with its English phones; synthetic speech in five languages that nothing was trained on has known times. Films: data set folders, mouth
+opening from landmarks.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.signal import resample_poly
+
+from engine.audio import Sound, read_sound
+from engine.avatar import load_avatar
+from engine.dataset import read_data
+from engine.priors.corpus import as_sound
+from engine.priors.espeak import Espeak, Manner
+from engine.priors.judging import mouth_lead, probe
+from engine.priors.lessons import lesson_of_data
+from engine.priors.mouths import OPENINGS
+from engine.priors.recogniser import Phone, align, aligned_clips, judge, opening_correlation
+from engine.priors.speech_file import SHIPPED, load_speech
+from engine.priors.visemes import articulate, segments
+from engine.views import Provider, build_providers
+
+Clips = dict[str, tuple[Sound, list[Phone]]]
+Opening = Callable[[Sound, np.ndarray], np.ndarray]
+OPENING = 60  # of f_exp
+ACTED = ("angry1", "happy", "sad")
+# EmoDB's sentences that fit into two seconds, by the letters 3 to 5 of a file's name.
+GERMAN = {
+    "a01": "Der Lappen liegt auf dem Eisschrank.", "a02": "Das will sie am Mittwoch abgeben.",
+    "a04": "Heute abend könnte ich es ihm sagen.", "a07": "In sieben Stunden wird es soweit sein.",
+}  # fmt: skip
+EACH = 6  # files of a German speaker
+UNHEARD = ("+f4", "+m6", "+Gene")
+LANGUAGES = {
+    "da": ("Min mor bager brød om morgenen.", "Vi bor i et lille hus ved havet."),
+    "el": ("Το πρωί πίνω καφέ με τη μητέρα μου.", "Το μπλε βιβλίο είναι πάνω στο τραπέζι."),
+    "id": ("Ibu saya membeli apel dan buku baru di pasar.", "Besok pagi kami pergi ke rumah teman."),
+    "hr": ("Moja baka peče kruh i pije mlijeko.", "Sutra putujemo brodom prema plavom moru."),
+    "eo": ("Mia patrino aĉetis panon kaj pomojn.", "La blua birdo flugas super la monto."),
+}
+LEADS = np.arange(-0.2, 0.21, 0.04)
+
+
+def opening_of(provider: Provider) -> Opening:
+    """Lip opening of f_exp, as `judge` asks for it."""
+    tracks = {}
+
+    def opening(sound: Sound, times: np.ndarray) -> np.ndarray:
+        if sound not in tracks:
+            tracks[sound] = provider.track(sound)
+        return tracks[sound].at(np.asarray(times))[:, 0, OPENING]
+
+    return opening
+
+
+def german_clips(folder: Path) -> Clips:
+    """Acted German with its phones: files whose sentence ends before the file does, some of each speaker."""
+    found: Clips = {}
+    for path in sorted(folder.glob("*.flac")):
+        text = GERMAN.get(path.stem[2:5])
+        if text is None or sum(name[:2] == path.stem[:2] for name in found) >= EACH:
+            continue
+        sound = read_sound(path)
+        if np.abs(sound.samples[-800:]).max() > 0.003:
+            continue
+        try:
+            phones = align(sound, text, "de")
+        except RuntimeError:
+            continue
+        if phones:
+            found[path.stem] = sound, phones
+    return found
+
+
+def known_languages(opening: Opening, spoken: list[tuple[Sound, list]]) -> float:
+    """Correlation with the co-articulated opening at every 10 ms."""
+    pairs = []
+    for sound, parts in spoken:
+        count = len(sound.samples) // 160 + 1
+        pairs.append(np.stack([opening(sound, np.arange(count) / 100), articulate(parts, count) @ OPENINGS]))
+    return float(np.corrcoef(np.concatenate(pairs, 1))[0, 1])
+
+
+def spoken_languages() -> list[tuple[Sound, list]]:
+    """Sentences in LANGUAGES by voices that the shipped priors never heard, with their visemes."""
+    espeak, out = Espeak(), []
+    for language, texts in LANGUAGES.items():
+        for voice in UNHEARD:
+            for text in texts:
+                said = espeak.speak(text, Manner(language + voice))
+                out.append((as_sound(resample_poly(said.samples, 320, said.rate // 50)), segments(said.phones)))
+    return out
+
+
+def film_line(folder: Path, opening: Opening) -> str:
+    """Correlation with the landmarks' opening of all pictures, at the best shift; that shift; what loudness alone reaches."""
+    data = read_data(folder)
+    sound, found = read_sound(data.sound), []
+    for lead in LEADS:
+        lesson = lesson_of_data(data, lead=float(lead))
+        rows = np.isfinite(lesson.opening)
+        seen = lesson.opening[rows]
+        found.append([np.corrcoef(track[rows], seen)[0, 1] for track in (opening(sound, np.arange(len(rows)) / 100), lesson.level)])
+    best = np.argmax(found, 0)
+    return f"opening {found[best[0]][0]:.3f} (mouth ahead by {LEADS[best[0]]:.2f} s), loudness alone {found[best[1]][1]:.3f}"
+
+
+def speakers(provider_sounds: dict[str, Sound], tracks: Callable[[Sound], np.ndarray]) -> float:
+    """Share right of a linear classifier of EmoDB's speakers from the mean of a view over a file, every second file learned from."""
+    names = sorted(provider_sounds)
+    rows = np.stack([tracks(provider_sounds[name]) for name in names])
+    return probe(rows, np.array([name[:2] for name in names]), np.arange(len(names)) % 2 == 0)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m character.evaluate_priors")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--avatar", type=Path, help="avatar whose provider of f_exp is judged beside them")
+    parser.add_argument("--priors", type=Path, nargs="*", default=[SHIPPED])
+    parser.add_argument("--films", type=Path, nargs="*", default=[])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    speech = given.data / "speech"
+    clips = aligned_clips(speech)
+    acted: Clips = {}
+    for name in ACTED:
+        sound = read_sound(speech / f"{name}.wav")
+        acted[name] = sound, align(sound)
+    german, spoken = german_clips(speech / "emodb"), spoken_languages()
+    groups = {
+        "nine clips": clips, "read aloud": {name: clip for name, clip in clips.items() if name != "ted1"}, "ted1": {"ted1": clips["ted1"]},
+        "acted": acted, "German": german,
+    }  # fmt: skip
+    providers: dict[str, Provider] = {}
+    if given.avatar is not None:
+        avatar = load_avatar(given.avatar)
+        providers[given.avatar.stem] = build_providers({name: vars(view) for name, view in avatar.meta.views.items()}, avatar.tensors)["exp"]
+    loaded = {path.stem: load_speech(path) for path in given.priors}
+    providers |= {name: priors.providers()[0] for name, priors in loaded.items()}
+    for name, provider in providers.items():
+        opening = opening_of(provider)
+        for group, part in groups.items():
+            found, judged = opening_correlation(part, opening), judge(part, opening)
+            print(
+                f"{name}, {group}: correlation {found['frames']:.3f} (phones {found['phones']:.3f}, step {found['step']:.3f}), order "
+                f"{judged['order']:.3f} of {judged['pairs']}, p b m {judged['p b m']:.3f}, vowels {judged['vowels']:.3f}, silence {judged['silence']:.3f}",
+                flush=True,
+            )
+        print(f"{name}, {len(LANGUAGES)} synthetic languages never trained on: correlation {known_languages(opening, spoken):.3f}")
+        for film in given.films:
+            print(f"{name}, {film.name}: {film_line(film, opening)}", flush=True)
+    for name, priors in loaded.items():
+        exp, tone = priors.providers()
+        sounds = {stem: sound for stem, (sound, _) in german.items()}
+        for view in (exp, tone):
+            print(f"{name}: real speakers told apart from the mean of `{view.view}`: {speakers(sounds, lambda s: view.track(s).features.mean(0)):.2f}")
+        for film in given.films:
+            lead, clear = mouth_lead(exp.net, priors.mouth(), lesson_of_data(read_data(film)))
+            print(f"{name}, {film.name}: the sync discriminator has the mouth ahead by {lead:.2f} s ({clear:.1f} deviations)")
+
+
+if __name__ == "__main__":
+    main()
