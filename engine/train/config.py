@@ -1,7 +1,7 @@
 """Every number of the training, with where it comes from. Standard library alone.
 
-Sources: "paper" is arXiv 2601.19112 (sec 2.4, and what its authors' code sets where the text is silent); "3DGS" is Kerbl et al. 2023; "gsplat" its
-DefaultStrategy; "ours" was found by trying on a synthetic person at 128 x 128 pixels.
+Sources: "paper" is arXiv 2601.19112 (sec 2.4, and what its authors' code sets where the text is silent); "3DGS" is Kerbl et al. 2023;
+"gsplat" its DefaultStrategy; "ours" was found by trying on a synthetic person at 128 x 128 pixels.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class TrainConfig:
 
         members: T, ensemble members of each view (paper: 10; ours: 4, a third of the work).
         field, field_channels: cells of the position field's planes and their channels (paper: 64, 128, 256, 512; 16).
-        emotion_field, emotion_channels, codebook: the same for the emotion field, and rows of its code-books (paper: 64, 128, 256; 64; the same).
+        emotion_field, emotion_channels, codebook: the same for the emotion field, and rows of its code-books (paper: 64, 128, 256; 64; the
+            same).
         logvar_bound: log-variances pass b tanh(v / b); without it one of our runs went NaN (ours).
         still_hair: what lies in the hair when the static phase ends is not moved by the networks: a third less work (paper: no).
         without: views that stay zero in training, for ablations (ours).
@@ -56,7 +57,8 @@ class TrainConfig:
             the extent).
         quats_rate, scales_rate, opacities_rate, sh_rate: 3DGS (scales are through a softplus here, which is exp for what is small).
         sh_rest_rate: of the higher SH coefficients (3DGS: a twentieth of sh_rate).
-        planes_rate, networks_rate: AdamW (paper: 5e-3, 5e-4; ours for a tenth of its steps: 1e-2, 2e-3). audio_attention: factor on the rate of the audio's temporal attention (paper).
+        planes_rate, networks_rate: AdamW (paper: 5e-3, 5e-4; ours for a tenth of its steps: 1e-2, 2e-3).
+        audio_attention: factor on the rate of the audio's temporal attention (paper).
         networks_end: share of these rates at a branch's end, exponential (paper).
         sh_degree, sh_every: degree of the SH; steps after which it grows by one (paper: 2, 1,000).
 
@@ -64,9 +66,10 @@ class TrainConfig:
             1,000).
         grow_gradient: mean norm of a Gaussian's gradient in the picture (of -1..1) above which it is doubled (paper: 5e-4).
         extent: size of the scene in units, which the next two are shares of (ours: the cube's edge).
-        grow_scale: larger ones are split, smaller ones cloned (gsplat: .01). prune_scale: larger ones go, once opacities were reset (gsplat: .1).
-        prune_opacity: less go (gsplat: .005). reset_every: steps after which opacities are set back; 0: never (gsplat: 3,000; ours: never, for in
-            a static scene it removes floaters, but faces have masks for that).
+        grow_scale: larger ones are split, smaller ones cloned (gsplat: .01).
+        prune_scale: larger ones go, once opacities were reset (gsplat: .1). prune_opacity: less go (gsplat: .005).
+        reset_every: steps after which opacities are set back; 0: never (gsplat: 3,000; ours: never: in a static scene it removes floaters,
+            but faces have masks for that).
 
         background: RGB behind a branch in training (paper: green, kept).
         dssim: weight of 1 - SSIM beside L1 (paper's code: .2; its text says .5).
@@ -154,7 +157,8 @@ class TrainConfig:
         return replace(
             cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), fuse_steps=10_000,
             members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random", still_hair=False,
-            planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, log_every=100, preview_every=2500, checkpoint_every=1000, preset="paper",
+            planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, log_every=100, preview_every=2500,
+            checkpoint_every=1000, preset="paper",
         )  # fmt: skip
 
     def changed(self, path: Path) -> TrainConfig:

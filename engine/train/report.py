@@ -20,6 +20,9 @@ from .trainer import Trainer
 COLUMNS = 6
 SMALLEST = 160
 """Pixels of a picture in a sheet, at least."""
+STYLE = (
+    "body{font:15px sans-serif;max-width:70em;margin:2em auto;color:#222} td,th{padding:.2em 1em;text-align:left} th{font-weight:normal;color:#666}"
+)
 COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b83280")
 
 
@@ -100,10 +103,11 @@ def write(trainer: Trainer, folder: Path, lines: list[dict[str, Any]], about: di
     ]
     body = "".join(f"<h2>{title}</h2>{_curves(lines, series, axis, along)}" for title, series, axis, along in curves)
     shown = "".join(
-        f"<h2>Split {name}: truth, prediction, error x 4, uncertainty</h2><img src='{source}' style='max-width:100%'>" for name, source in pictures
+        f"<h2>Split {name}: truth, prediction, error x 4, uncertainty</h2><img src='{source}' style='max-width:100%'>"
+        for name, source in pictures
     )
     page = f"""<!doctype html><meta charset="utf-8"><title>{html.escape(str(about.get("avatar", "Training")))}</title>
-<style>body{{font:15px sans-serif;max-width:70em;margin:2em auto;color:#222}}td,th{{padding:.2em 1em;text-align:left}}th{{font-weight:normal;color:#666}}</style>
+<style>{STYLE}</style>
 <h1>Training</h1><table>{told}</table>
 <h2>Quality on raw pictures</h2><table><tr><th>split</th><th>PSNR</th><th>PSNR of the head</th><th>SSIM</th></tr>{rows}</table>
 {shown}{body}<h2>Settings</h2><pre>{html.escape(json.dumps(json.loads(trainer.config.as_json()), indent=1))}</pre>"""

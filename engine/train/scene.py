@@ -29,7 +29,10 @@ class Scene:
         return [branch for branch in ("face", "mouth") if branch in self.splats]
 
     def motion(self, branch: str, frame: Frame, members: dict[str, int] | None = None) -> BranchOutput:
-        """What the networks say for one picture and the Gaussians that move. The places at rest are constants to them: positions learn from the picture alone."""
+        """What the networks say for one picture and the Gaussians that move.
+
+        The places at rest are constants to them: positions learn from the picture alone.
+        """
         splats = self.splats[branch]
         rows = None if splats.moving.all() else splats.moving.nonzero()[:, 0]
         return self.nets[branch](splats.parameters["means"].detach(), self.material.views(frame), subset=rows, members=members)
