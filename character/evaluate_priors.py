@@ -46,7 +46,7 @@ LANGUAGES = {
     "hr": ("Moja baka peče kruh i pije mlijeko.", "Sutra putujemo brodom prema plavom moru."),
     "eo": ("Mia patrino aĉetis panon kaj pomojn.", "La blua birdo flugas super la monto."),
 }
-LEADS = np.arange(-0.2, 0.21, 0.04)
+LEADS = np.arange(-0.32, 0.33, 0.04)
 
 
 def opening_of(provider: Provider) -> Opening:

@@ -76,7 +76,6 @@ class Espeak:
         self._pieces: list[np.ndarray] = []
         self._events: list[tuple[float, str]] = []
         self._callback = _Callback(self._receive)  # kept: the library holds only the address
-        self._library.espeak_SetSynthCallback(self._callback)
 
     def _receive(self, wave, count, events) -> int:  # type: ignore[no-untyped-def]
         if wave and count > 0:
@@ -95,6 +94,7 @@ class Espeak:
             UserError: espeak-ng has no such voice.
         """
         self._pieces, self._events = [], []
+        self._library.espeak_SetSynthCallback(self._callback)  # one for the whole process, and another object may have set its own
         if self._library.espeak_SetVoiceByName(manner.voice.encode()) != 0:
             raise UserError(f"espeak-ng has no voice {manner.voice!r}.", "`espeak-ng --voices` lists them.")
         for parameter, value in (
