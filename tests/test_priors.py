@@ -129,25 +129,29 @@ def test_what_is_not_known_counts_nowhere(lessons, trained) -> None:  # type: ig
     assert parts(opening=other)["opening"] == parts(opening=half)["opening"]
 
 
-def test_f_tone_gives_fusenet_what_f_exp_has_not(lessons, trained) -> None:  # type: ignore[no-untyped-def]
-    """Eq. 4 on sentences that were not learned, by voices whose faces are plainly different."""
-    lips, _, _ = trained
-    faces = {"+f1": 0.3, "+m3": 2.0, "+Denis": 1.0, "+anika": 0.6, "": 1.5}
-    known = [lesson for lesson in lessons[0] if lesson.manner is not None]
-    for lesson in known:
-        assert lesson.voice in {name.removeprefix("+") for name in faces}
-    plain = [
-        replace(lesson, expression=lesson.expression * np.float32(faces[f"+{lesson.voice}" if lesson.voice else ""])) for lesson in known
-    ]
-    learned, judged = plain[: len(plain) * 3 // 4], plain[len(plain) * 3 // 4 :]
-    rows = Rows.of(lips, learned)
-    told, some = ToneSettings(steps=300, batch=256), Rows.of(lips, judged, rows.names)
-    tone, fused = train_tone(rows, told)
-    _, alone = train_tone(rows, replace(told, tone=False))
-    with_tone, without = reconstruction_error(tone, fused, some), reconstruction_error(None, alone, some)
-    assert with_tone < 0.9 * without
-    style = tone_rows(tone, rows)
-    assert np.abs(style).max() <= 1 and np.abs(style[rows.share == 0]).max(initial=0) == 0
+def test_f_tone_gives_fusenet_what_f_exp_has_not() -> None:
+    """Eq. 4 where voices move the same content by different amounts, on rows that were not learned from."""
+    random, count = np.random.default_rng(0), 4000
+    voice, exp = random.integers(0, 4, count), random.normal(size=(count, 64)).astype(np.float32)
+    tone = random.normal(size=(4, 83))[voice] + 0.3 * random.normal(size=(count, 83))
+    gains = np.array([0.3, 0.8, 1.5, 2.2])[voice, None]
+    expression = gains * (exp[:, :6] @ random.normal(size=(6, 3))) + gains
+    expression[:40, 1] = np.nan  # not known
+    rows = Rows(
+        exp, tone.astype(np.float32), np.ones(count, np.float32), expression.astype(np.float32), voice, np.full((count, 4), np.nan, np.float32),
+        np.zeros(count, np.int64), np.arange(count), ("a", "b", "c"), ("1", "2", "3", "4"),
+    )  # fmt: skip
+    half = count // 2
+    arrays = ("exp", "tone", "share", "expression", "voice", "manner", "viseme", "lesson")
+    learned, judged = (replace(rows, **{name: getattr(rows, name)[part] for name in arrays}) for part in (slice(half), slice(half, None)))
+    settings = ToneSettings(steps=400, batch=256)
+    style, fused = train_tone(learned, settings)
+    _, alone = train_tone(learned, replace(settings, tone=False))
+    with_tone, without = reconstruction_error(style, fused, judged), reconstruction_error(None, alone, judged)
+    assert with_tone < 0.5 * without and without < 1
+    assert reconstruction_error(None, fused, judged) > with_tone  # it is f_tone that does it
+    assert probe(tone_rows(style, rows), voice, np.arange(count) < half) > 0.95
+    assert np.abs(tone_rows(style, replace(rows, share=np.zeros(count, np.float32)))).max() == 0
 
 
 def test_shipped_style_tells_speakers_apart_and_not_what_they_say(shipped: SpeechPriors, espeak: Espeak) -> None:
@@ -239,7 +243,7 @@ def test_voice_features_are_the_speakers_and_not_the_volumes(espeak: Espeak) -> 
 
     one, two = "The judge had charged the church for damage.", "Please bring me the blue book from the table."
     own = np.abs(features("en+f4", one) - features("en+f4", two)).mean()
-    assert own < 0.5 * np.abs(features("en+f4", one) - features("en+m6", one)).mean()
+    assert own < 0.75 * np.abs(features("en+f4", one) - features("en+m6", one)).mean()
     np.testing.assert_allclose(features("en+f4", one, 0.3), features("en+f4", one), atol=0.02)
 
 
@@ -264,7 +268,9 @@ def test_priors_travel_in_an_avatar(shipped: SpeechPriors, tmp_path: Path) -> No
 def test_the_shipped_file_says_what_it_is(shipped: SpeechPriors) -> None:
     assert SHIPPED.stat().st_size < 2_000_000
     assert "espeak-ng" in shipped.about["trained_on"] and "24 recordings" in shipped.about["trained_on"]
-    assert shipped.about["figures"]["unheard_voices"]["sync"]["within 40 ms"] > 0.9
+    figures = shipped.about["figures"]
+    assert figures["unheard_voices"]["sync"]["within 40 ms"] > 0.9
+    assert figures["unheard_sentences"]["eq4"] < figures["unheard_sentences"]["eq4_without_tone"]
     assert set(shipped.fused().names) == set(EXPRESSION)
     silent = shipped.providers()[0].track(as_sound(np.zeros(16000))).features
     np.testing.assert_allclose(silent[:, OPENING], 0, atol=1e-6)
