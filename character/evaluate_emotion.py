@@ -24,7 +24,7 @@ from engine.priors.corpus import as_sound
 from engine.priors.emotion_file import load_prior
 from engine.priors.emotion_measure import auroc
 from engine.priors.emotion_speech import make_examples
-from engine.priors.emotion_train import train_encoder
+from engine.priors.emotion_train import EmotionSettings, train_encoder
 from engine.views import Provider
 from engine.views.emotion import Arousal
 from engine.views.emotion_net import Distilled, encoder_state
@@ -64,7 +64,7 @@ def streams(folder: Path, sentences: int, one_mood: bool, seed: int) -> Iterator
 def left_out(folder: Path) -> dict[str, Provider]:
     """For each speaker a provider that learned from the others."""
     paths = sorted(folder.glob("*.flac"))
-    examples = make_examples([(p.name, LETTERS[p.name[5]], p.name[:2], lambda p=p: read_sound(p)) for p in paths])
+    examples = make_examples([(p.name, LETTERS[p.name[5]], p.name[:2], lambda p=p: read_sound(p)) for p in paths], copies=EmotionSettings().copies)
     found: dict[str, Provider] = {}
     for number, speaker in enumerate(examples.speakers):
         encoder = train_encoder(examples.rows(examples.speaker != number)).encoder

@@ -72,7 +72,7 @@ def _one_take_each(frames: list[Frame], camera: np.ndarray | None) -> list[Frame
     return [seen[time] for time in sorted(seen)]
 
 
-def labelled_takes(data: FaceData, sequences: bool = False) -> Examples | None:
+def labelled_takes(data: FaceData, sequences: bool = False, copies: int = 0) -> Examples | None:
     """The takes of a labelled data set's training split as recordings to learn from: of emotions shown at half intensity or
     more, and neutral; None where it has no labels."""
     labels = data.labels
@@ -93,7 +93,7 @@ def labelled_takes(data: FaceData, sequences: bool = False) -> Examples | None:
         start, stop = (int(time * SAMPLE_RATE) for time in (part[0].time, part[-1].time + 1 / data.fps))
         cut = Sound(sound.samples[start:stop], SAMPLE_RATE, (stop - start) / SAMPLE_RATE, "", SAMPLE_RATE, 1)
         found.append((f"take {number}", emotion, str(data.info.get("name") or data.folder.name), lambda cut=cut: cut))
-    return make_examples(found, sequences)
+    return make_examples(found, sequences, copies=copies)
 
 
 def distil_person(

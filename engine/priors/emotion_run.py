@@ -17,10 +17,9 @@ from ..views.emotion_features import Windows, clip_starts, windows
 from ..views.emotion_net import SPEECH_NEEDED, EmotionEncoder
 from ..views.emotion_wave import SpeechModel, load_speech_model
 from .emotion_file import EmotionPrior, load_prior, make_prior, save_prior, with_prior
-from .emotion_measure import score
 from .emotion_person import distil_person, labelled_takes, person_prototypes
 from .emotion_speech import Examples, Progress, list_speech, make_examples, read_examples
-from .emotion_train import EmotionSettings, leave_one_speaker_out, prototypes, train_encoder
+from .emotion_train import EmotionSettings, leave_one_speaker_out, prototypes, scores, train_encoder
 from .emotion_voices import emotional_speech
 
 _VOICE_WINDOWS = 12
@@ -66,10 +65,9 @@ def train_emotion(
         trained = train_encoder(examples, settings, model, progress)
         encoder, classes = trained.encoder, examples.classes
         places, heard = prototypes(encoder, examples, model)
+        found = {"": trained.unknown} | ({"_with_their_statistics": trained.known} if examples.sessions() else {})
         kind = "unknown_speakers" if trained.by_speaker else "other_recordings"
-        report[kind] = score(trained.unknown, examples.label, examples.clip, classes)
-        if examples.speaker_statistics():
-            report[f"{kind}_with_their_statistics"] = score(trained.known, examples.label, examples.clip, classes)
+        report |= scores(examples, {kind + name: values for name, values in found.items()})
         about = {"classes": list(classes), "heard": heard, "trained_on": report["trained_on"]}
     else:
         assert prior is not None
@@ -81,8 +79,8 @@ def train_emotion(
         about, places = _learn_person(encoder, classes, person, settings, examples, model, report, about, places, progress)
     if voice:
         report["voice_windows"] = _learn_voice(encoder, voice)
-    found = make_prior(encoder, places, about | {"scores": {key: _short(value) for key, value in report.items()}})
-    return report | _write(found, out, avatar, avatar_out)
+    made = make_prior(encoder, places, about | {"scores": {key: _short(value) for key, value in report.items()}})
+    return report | _write(made, out, avatar, avatar_out)
 
 
 def _check(data: bool, out: Path | None, prior: Path | None, measure: bool, avatar: Path | None, avatar_out: Path | None) -> None:
@@ -100,14 +98,14 @@ def _examples(data: Sequence[Path], synthetic: int, settings: EmotionSettings, p
     sequences = settings.sequences or pretrained
     faces = [Path(source) for source in data if (Path(source) / "transforms_train.json").exists()]
     speech = [Path(source) for source in data if Path(source) not in faces]
-    parts = [read_examples(list_speech(speech), sequences, progress)] if speech else []
+    parts = [read_examples(list_speech(speech), sequences, progress, settings.copies)] if speech else []
     for source in faces:
-        found = labelled_takes(read_data(source), sequences)
+        found = labelled_takes(read_data(source), sequences, settings.copies)
         if found is None:
             raise UserError(f"{source}: the data set has no labels.npz.", "Use it as --face, beside labelled speech or --prior.")
         parts.append(found)
     if synthetic:
-        parts.append(make_examples(emotional_speech(synthetic, seed=settings.seed), sequences, progress))
+        parts.append(make_examples(emotional_speech(synthetic, seed=settings.seed), sequences, progress, settings.copies))
     return Examples.joined(parts)
 
 

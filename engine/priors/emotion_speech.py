@@ -15,6 +15,7 @@ from ..avatar import EMOTIONS
 from ..errors import UserError
 from ..views.emotion_features import Windows, clip_starts, windows
 from ..views.emotion_net import SPEECH_NEEDED
+from .corpus import _spoil, as_sound
 
 ALIASES = {
     "neutral": ("neutral", "calm", "normal"),
@@ -54,6 +55,7 @@ class Examples:
         windows: what is heard in them.
         label: [n] index into `classes`.
         speaker, clip: [n] numbers; speaker -1 where it is not known.
+        copy: [n] 0: as recorded; others: the same as if recorded in another room, with other noise.
         classes: emotions by name, in the order of EMOTIONS, `bored` last.
         speakers: their names.
         left_out: recordings without enough speech in them.
@@ -63,6 +65,7 @@ class Examples:
     label: np.ndarray
     speaker: np.ndarray
     clip: np.ndarray
+    copy: np.ndarray
     classes: tuple[str, ...]
     speakers: tuple[str, ...]
     left_out: list[str] = field(default_factory=list)
@@ -70,7 +73,7 @@ class Examples:
     def rows(self, which: np.ndarray) -> Examples:
         """Some of the windows; classes and speakers keep their numbers."""
         return Examples(
-            self.windows.rows(which), self.label[which], self.speaker[which], self.clip[which], self.classes, self.speakers
+            self.windows.rows(which), self.label[which], self.speaker[which], self.clip[which], self.copy[which], self.classes, self.speakers
         )
 
     @staticmethod
@@ -79,6 +82,7 @@ class Examples:
         classes = _ordered({name for part in parts for name in part.classes})
         speakers = tuple(sorted({name for part in parts for name in part.speakers}))
         label, speaker, clip, clips = [], [], [], 0
+        copy = np.concatenate([part.copy for part in parts])
         for part in parts:
             label.append(np.array([classes.index(name) for name in part.classes])[part.label])
             own = np.array([*(speakers.index(name) for name in part.speakers), -1])
@@ -87,7 +91,7 @@ class Examples:
             clips += int(part.clip.max()) + 1
         joined = Windows.joined([part.windows for part in parts])
         left_out = [name for part in parts for name in part.left_out]
-        return Examples(joined, *map(np.concatenate, (label, speaker, clip)), classes, speakers, left_out)
+        return Examples(joined, *map(np.concatenate, (label, speaker, clip)), copy, classes, speakers, left_out)
 
     def mapping(self) -> np.ndarray:
         """[classes,8] the weights that each class stands for."""
@@ -96,14 +100,15 @@ class Examples:
             row[EMOTIONS.index(name) if name in EMOTIONS else 0] = 1
         return rows
 
-    def speaker_statistics(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """Mean and deviation [115] of each speaker who is heard in more than one emotion, and enough."""
-        found = {}
-        for number in np.unique(self.speaker[self.speaker >= 0]):
-            rows = self.speaker == number
-            if rows.sum() >= 12 and len(np.unique(self.label[rows])) > 1:
-                own = self.windows.functionals[rows]
-                found[int(number)] = own.mean(0), own.std(0)
+    def sessions(self) -> list[tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]]:
+        """Rows [n] bool, mean and deviation [115] of each speaker in each room who is heard in more than one emotion, and enough."""
+        found = []
+        for speaker in np.unique(self.speaker[self.speaker >= 0]):
+            for copy in np.unique(self.copy):
+                rows = (self.speaker == speaker) & (self.copy == copy)
+                if rows.sum() >= 12 and len(np.unique(self.label[rows])) > 1:
+                    own = self.windows.functionals[rows]
+                    found.append((rows, (own.mean(0), own.std(0))))
         return found
 
 
@@ -195,15 +200,17 @@ def _known() -> str:
     return f"Known are {', '.join(ALIASES)}."
 
 
-def read_examples(recordings: Sequence[Recording], sequences: bool = False, progress: Progress | None = None) -> Examples:
-    """Read the recordings into windows.
+def read_examples(
+    recordings: Sequence[Recording], sequences: bool = False, progress: Progress | None = None, copies: int = 0
+) -> Examples:
+    """Read the recordings into windows; see `make_examples`.
 
     Raises:
         UserError: fewer than two emotions, too few recordings of one, an unreadable file, or speech in none of them.
     """
     check_enough(Counter(r.emotion for r in recordings))
     sounds = ((str(r.path), r.emotion, r.speaker, lambda path=r.path: read_sound(path)) for r in recordings)
-    return make_examples(list(sounds), sequences, progress)
+    return make_examples(list(sounds), sequences, progress, copies)
 
 
 def check_enough(counts: Counter[str]) -> None:
@@ -216,9 +223,12 @@ def check_enough(counts: Counter[str]) -> None:
 
 
 def make_examples(
-    sounds: Sequence[tuple[str, str, str, Callable[[], Sound]]], sequences: bool = False, progress: Progress | None = None
+    sounds: Sequence[tuple[str, str, str, Callable[[], Sound]]], sequences: bool = False, progress: Progress | None = None, copies: int = 0
 ) -> Examples:
     """Examples from sounds: (name, emotion, speaker or "", what gives the sound).
+
+    Args:
+        copies: of each sound in other rooms, with other noise and another microphone; a speaker's are all in the same one.
 
     Raises:
         UserError: an unreadable sound, or too little speech in all of them.
@@ -226,23 +236,27 @@ def make_examples(
     classes = _ordered({emotion for _, emotion, _, _ in sounds})
     speakers = tuple(sorted({speaker for _, _, speaker, _ in sounds if speaker}))
     parts: list[Windows] = []
-    rows: list[tuple[int, int, int]] = []
+    rows: list[tuple[int, int, int, int]] = []
     left_out: list[str] = []
     for number, (name, emotion, speaker, read) in enumerate(sounds):
         if progress is not None:
             progress(number, len(sounds), "listening to recordings")
         sound = read()
-        kept = 0
-        for part in windows(sound, clip_starts(sound.duration), sequences):
-            part = part.rows(part.speech > SPEECH_NEEDED[1])
-            kept += len(part.speech)
-            parts.append(part)
-        rows += [(classes.index(emotion), speakers.index(speaker) if speaker else -1, number)] * kept
+        who = speakers.index(speaker) if speaker else -1
+        heard, kept = sound, 0
+        for copy in range(copies + 1):
+            if copy:
+                room = np.random.default_rng([copy, who + 1 if speaker else number])
+                heard = as_sound(_spoil(sound.samples, room, []))
+            for part in windows(heard, clip_starts(heard.duration), sequences):
+                part = part.rows(part.speech > SPEECH_NEEDED[1])
+                kept += len(part.speech)
+                parts.append(part)
+                rows += [(classes.index(emotion), who, number, copy)] * len(part.speech)
         if not kept:
             left_out.append(name)
     if not rows:
         raise UserError("None of the recordings has a second of speech in it.", "Give recordings of sentences.")
-    label, speaker_number, clip = np.array(rows).T
-    found = Examples(Windows.joined(parts), label, speaker_number, clip, classes, speakers, left_out)
-    check_enough(Counter({name: len(np.unique(clip[label == i])) for i, name in enumerate(classes)}))
+    found = Examples(Windows.joined(parts), *np.array(rows).T, classes, speakers, left_out)
+    check_enough(Counter({name: len(np.unique(found.clip[found.label == i])) for i, name in enumerate(classes)}))
     return found

@@ -6,6 +6,7 @@ confidence, and how well emotions of unknown speakers are told apart, without a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ class EmotionSettings:
         noise: deviation of the noise on the normalised statistics.
         smoothing: of the labels.
         expression: weight of the expression's L2 in eq. 5.
+        copies: of each recording as if made in other rooms, with other noise and another microphone, to learn from as well (1).
         file_seconds: seconds of speech at which a file's own statistics weigh as much as the others; 0: never.
         seed: of everything that is drawn.
     """
@@ -53,6 +55,7 @@ class EmotionSettings:
     noise: float = 0.6
     smoothing: float = 0.1
     expression: float = 1.0
+    copies: int = 1
     file_seconds: float = 0.0
     seed: int = 0
 
@@ -76,8 +79,7 @@ class Material:
         self.mean, self.deviation = found.functionals.mean(0), found.functionals.std(0)
         plain = normalise(found.functionals, self.mean, self.deviation)
         own = plain.copy()
-        for speaker, statistics in examples.speaker_statistics().items():
-            rows = examples.speaker == speaker
+        for rows, statistics in examples.sessions():
             own[rows] = normalise(found.functionals[rows], *statistics)
         self.count = len(plain)
         self.functionals = torch.from_numpy(np.concatenate([plain, own]))
@@ -208,16 +210,29 @@ def leave_one_speaker_out(
     if -1 in speakers or len(speakers) < 3:
         raise UserError("Speakers cannot be left out: fewer than three are named.", "Name them: EMOTION/SPEAKER/FILE, or a table file,label,speaker.")
     found = {kind: np.zeros((len(examples.label), len(examples.classes))) for kind in ("unknown", "known")}
-    own_statistics = examples.speaker_statistics()
     for number, speaker in enumerate(speakers):
         if progress is not None:
             progress(number, len(speakers), "leaving speakers out")
         rows = examples.speaker == speaker
         encoder = train_encoder(examples.rows(~rows), settings, model).encoder
         plain = (encoder.mean.numpy(), encoder.deviation.numpy())
-        for kind, statistics in (("unknown", plain), ("known", own_statistics.get(int(speaker), plain))):
-            found[kind][rows] = hear_examples(encoder, examples.rows(rows), statistics, model).probabilities
-    return {kind: score(part, examples.label, examples.clip, examples.classes) for kind, part in found.items()}
+        for values in found.values():
+            values[rows] = hear_examples(encoder, examples.rows(rows), plain, model).probabilities
+        for own, statistics in examples.sessions():
+            if (own & rows).any():
+                found["known"][own] = hear_examples(encoder, examples.rows(own), statistics, model).probabilities
+    return scores(examples, found)
+
+
+def scores(examples: Examples, probabilities: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Figures (`score`) of some probabilities [n,classes] by name: over the recordings as they are, and as `<name>_elsewhere` over
+    their copies in other rooms, where there are any."""
+    found = {}
+    for name, values in probabilities.items():
+        for place, rows in (("", examples.copy == 0), ("_elsewhere", examples.copy > 0)):
+            if rows.any():
+                found[name + place] = score(values[rows], examples.label[rows], examples.clip[rows], examples.classes)
+    return found
 
 
 def prototypes(encoder: EmotionEncoder, examples: Examples, model: SpeechModel | None = None) -> tuple[np.ndarray, list[bool]]:
@@ -225,8 +240,8 @@ def prototypes(encoder: EmotionEncoder, examples: Examples, model: SpeechModel |
     forget_prototypes(encoder)
     plain = (encoder.mean.numpy(), encoder.deviation.numpy())
     parts = [(hear_examples(encoder, examples, plain, model).embedding, examples.label)]
-    for speaker, statistics in examples.speaker_statistics().items():
-        own = examples.rows(examples.speaker == speaker)
+    for rows, statistics in examples.sessions():
+        own = examples.rows(rows)
         parts.append((hear_examples(encoder, own, statistics, model).embedding, own.label))
     embedding, label = (np.concatenate(part) for part in zip(*parts))
     return place_prototypes(encoder, {name: embedding[label == i].mean(0) for i, name in enumerate(examples.classes)})
