@@ -17,6 +17,7 @@ from .networks import MouthNet
 
 WINDOW = 200  # frames over which a shift between sound and mouth is judged
 FURTHEST = 30  # frames
+NEAR = 0.1  # seconds; neighbouring shifts agree nearly as well as the best
 
 
 def sync_scores(lips: LipNet, mouth: MouthNet, lesson: Lesson, furthest: int = FURTHEST) -> tuple[np.ndarray, np.ndarray]:
@@ -36,13 +37,17 @@ def sync_scores(lips: LipNet, mouth: MouthNet, lesson: Lesson, furthest: int = F
 
 
 def mouth_lead(lips: LipNet, mouth: MouthNet, lesson: Lesson) -> tuple[float, float]:
-    """Seconds by which the mouth is ahead of the sound in a lesson, and how clear that is: the best agreement's distance
-    from the mean over shifts, in deviations over shifts."""
+    """Seconds by which the mouth is ahead of the sound in a lesson, and how clear that is: how many deviations of the shifts over
+    0.1 s away its agreement stands above their mean. 0 and 0 where nothing can be said: nothing seen, nothing heard, or best at the
+    furthest shift."""
     scores, shifts = sync_scores(lips, mouth, lesson)
-    mean = np.nanmean(scores[np.isfinite(scores).all(1)], 0) if np.isfinite(scores).all(1).any() else np.zeros(len(shifts))
-    if not np.ptp(mean):
+    whole = np.isfinite(scores).all(1)
+    mean = scores[whole].mean(0) if whole.any() else np.zeros(len(shifts))
+    best = int(mean.argmax())
+    other = mean[np.abs(shifts - shifts[best]) > NEAR]
+    if best in (0, len(shifts) - 1) or not other.std():
         return 0.0, 0.0
-    return float(-shifts[mean.argmax()]), float((mean.max() - mean.mean()) / mean.std())
+    return float(-shifts[best]), float((mean[best] - other.mean()) / other.std())
 
 
 def sync_accuracy(lips: LipNet, mouth: MouthNet, lessons: Sequence[Lesson], tolerance: float = 0.04) -> dict[str, float]:

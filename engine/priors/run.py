@@ -22,8 +22,8 @@ from .tone_training import Rows, ToneSettings, reconstruction_error, tone_rows, 
 
 UNHEARD = ("+f4", "+m6", "+Annie", "+Gene", "+quincy", "+Mario")
 """Voices that are kept for judging."""
-CLEAR = 3.0
-"""Deviations by which the sync discriminator's best shift must stand out before a film is shifted by it."""
+CLEAR = 5.0
+"""Clearness (`judging.mouth_lead`) from which a film is shifted by what the sync discriminator says."""
 
 
 @dataclass(frozen=True)
