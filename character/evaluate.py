@@ -15,9 +15,9 @@ import torch
 from engine.audio import Sound, read_sound
 from engine.avatar import EMOTIONS, Avatar, load_avatar
 from engine.deform.fast import Deformer
+from engine.priors.recogniser import aligned_clips, judge
 from engine.views import Track, build_providers
 
-from engine.priors.recogniser import aligned_clips, judge
 
 LANDMARKS = ("lip_upper", "lip_lower", "lid_upper", "lid_lower", "brow")
 WIDE = 0.02  # m between the lips on a wide vowel: opening 1

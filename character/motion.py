@@ -16,12 +16,12 @@ from scipy.ndimage import gaussian_filter1d
 
 from engine.avatar import EMOTIONS
 from engine.avatar.gaussians import softplus_inverse
+from engine.priors.visemes import VOWELS
 from engine.views.content import MBP, SIL, VISEMES
 
 from . import weights
 from .face_model import CM_PER_METRE, FaceModel, FloatArray
 from .person_binding import Binding, deform, place_points
-from engine.priors.visemes import VOWELS
 
 EXTRA = ("tongueUp", "tongueOut", "gazePitch")
 

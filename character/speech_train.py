@@ -9,11 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from engine.priors.corpus import Clip
+from engine.priors.visemes import articulate, labels
 from engine.views.analysis import MELS, analyse
 from engine.views.content import PREFIX, VISEMES, ContentNet, content_inputs
 
-from engine.priors.corpus import Clip
-from engine.priors.visemes import articulate, labels
 
 COUNT = len(VISEMES)
 CROP = 160  # frames

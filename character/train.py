@@ -16,6 +16,7 @@ import torch
 
 from engine.deform.parameters import NetworkSizes
 from engine.errors import UserError
+from engine.priors.corpus import make_clips, recorded_clips
 from engine.views.content import VISEMES, Content
 
 from . import weights
@@ -23,7 +24,6 @@ from .face_model import FaceModel, FloatArray, load
 from .motion import Actor, Performance, fit_motion, rest_means
 from .person import SplatPerson, load_person
 from .person_sampling import PARTS, join
-from engine.priors.corpus import make_clips, recorded_clips
 from .speech_train import train_content
 from .train_avatar import assemble, landmark_splats
 from .train_branch import BranchTrainer, Plan, Stage, Target

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.priors.corpus import Clip
 from engine.views.builtin import NEIGHBOURS, STEPS, MelWindow, Prosody
 from engine.views.content import VISEMES, Content
 
 from .face_model import FloatArray
 from .motion import Actor, Performance, articulation_strength
-from engine.priors.corpus import Clip
 
 PAD = 40  # frames of silence between clips, more than an audio window reaches
 ARTICULATION = slice(len(VISEMES), 2 * len(VISEMES))  # of f_exp
