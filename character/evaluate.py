@@ -18,7 +18,6 @@ from engine.deform.fast import Deformer
 from engine.priors.recogniser import aligned_clips, judge
 from engine.views import Track, build_providers
 
-
 LANDMARKS = ("lip_upper", "lip_lower", "lid_upper", "lid_lower", "brow")
 WIDE = 0.02  # m between the lips on a wide vowel: opening 1
 

@@ -14,7 +14,6 @@ from engine.priors.visemes import articulate, labels
 from engine.views.analysis import MELS, analyse
 from engine.views.content import PREFIX, VISEMES, ContentNet, content_inputs
 
-
 COUNT = len(VISEMES)
 CROP = 160  # frames
 BATCH = 24
