@@ -112,7 +112,8 @@ def judge_emotion(
     """Each emotion at five intensities on held-out sentences.
 
     Args:
-        data: with labels: expressions are also held against the person's own.
+        data: with labels: lips are followed by its landmarks, and expressions are also held against the person's own; without, lips
+            by the avatar's named splats.
 
     Returns:
         `nearest`: share of frames at full intensity in which the avatar's own expression of the right emotion, as the other sentences show
@@ -124,8 +125,7 @@ def judge_emotion(
     random = np.random.default_rng(0)
     moving = subject.avatar.moving("face")
     rows = np.sort(random.choice(moving, min(GAUSSIANS, len(moving)), replace=False))
-    upper, lower = subject.lips()
-    deformer, lips = subject.crop(rows), subject.crop(np.concatenate([upper, lower]))
+    deformer = subject.crop(rows)
     levels = np.array([0.0, *INTENSITIES])
     names = EMOTIONS[1:]
     # One frame of neutral, then every emotion at every intensity: what the sound says is worked out once for all of them.
@@ -134,6 +134,7 @@ def judge_emotion(
         keyed[1 + number * len(INTENSITIES) : 1 + (number + 1) * len(INTENSITIES), number + 1] = INTENSITIES
     shown, closed, speech = [], [], []
     tracker = lm.Tracker(subject, data) if data is not None and data.labels is not None else None
+    opening = _splats_opening(subject) if tracker is None else lambda views: lm.aperture(tracker.performed(views))
     places = []
     full = np.concatenate([[0], len(INTENSITIES) * (1 + np.arange(len(names)))])  # rows of `keyed`: neutral, each at full
     for number, sentence in enumerate(sentences):
@@ -142,11 +143,12 @@ def judge_emotion(
         shown.append(motion.d_means.reshape(len(sentence.times), len(keyed), -1).astype(np.float64))
         if tracker is not None:
             places.append(tracker.performed(_under(subject, sentence.sound, sentence.times, keyed[full])))
-        speech.append(_opening(lips.motion(_under(subject, sentence.sound, sentence.times, keyed[:1])).face.d_means, len(upper)))
+        if tracker is None:
+            speech.append(opening(_under(subject, sentence.sound, sentence.times, keyed[:1])))
         if sentence.closures:
             spans = np.array(sentence.closures)
             times = np.linspace(spans[:, 0] - _CLOSURE_MARGIN, spans[:, 1] + _CLOSURE_MARGIN, _CLOSURE_STEPS, axis=1).clip(0)
-            found = _opening(lips.motion(_under(subject, sentence.sound, times.reshape(-1), keyed[full])).face.d_means, len(upper))
+            found = opening(_under(subject, sentence.sound, times.reshape(-1), keyed[full]))
             closed.append(found.reshape(len(spans), _CLOSURE_STEPS, len(full)).min(1))
         progress(number + 1, len(sentences), f"emotions, sentence {number + 1}")
     right = _nearest(shown, full)
@@ -163,7 +165,7 @@ def judge_emotion(
         "spearman": float(ranks.mean()), "least spearman": min(one["spearman"] for one in by_name.values()),
     }  # fmt: skip
     if closed:
-        limit = closed_below(np.concatenate(speech))
+        limit = closed_below(np.concatenate(speech)) if tracker is None or data is None else tracker.closed_below()
         recall = (np.concatenate(closed) < limit).mean(0)
         result |= {"closures": sum(len(one) for one in closed), "closure recall, neutral": float(recall[0])}
         result["closure recall falls by (points)"] = float(100 * (recall[0] - recall[1:]).max())
@@ -182,9 +184,16 @@ def _under(subject: Subject, sound: Path, times: np.ndarray, keyed: np.ndarray) 
     return views
 
 
-def _opening(motion: np.ndarray, upper: int) -> np.ndarray:
-    """Opening [F] from rest of lips whose first `upper` Gaussians are the upper one's; motion [F,n,3]."""
-    return motion[:, :upper, 1].mean(1) - motion[:, upper:, 1].mean(1)
+def _splats_opening(subject: Subject) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """Views -> opening [F] from rest of the avatar's own named splats on the lips."""
+    upper, lower = subject.lips()
+    deformer = subject.crop(np.concatenate([upper, lower]))
+
+    def opening(views: dict[str, np.ndarray]) -> np.ndarray:
+        height = deformer.motion(views).face.d_means[..., 1]
+        return height[:, : len(upper)].mean(1) - height[:, len(upper) :].mean(1)
+
+    return opening
 
 
 def _nearest(shown: list[np.ndarray], full: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..avatar import EMOTIONS
 from ..dataset import FaceData, Frame
-from .measures import LOWER_AUS, UPPER_AUS
+from .measures import LOWER_AUS, UPPER_AUS, closed_below
 from .subject import Subject, project
 
 SOURCE = "Gaussians bound to the data's landmarks on training frames"
@@ -146,6 +146,12 @@ class Tracker:
         """Landmarks in the head [F,68,2] of any performance, as the first training frame's camera has them."""
         viewmats = np.repeat(self.data.splits["train"][0].viewmat[None], len(views["audio"]), 0)
         return frontal(self._seen(self.subject.points(self._rows, views), viewmats), viewmats, self.data.K, self.binding.depth)
+
+    def closed_below(self) -> float:
+        """The opening of the lips under which they count as closed, by the true mouths of the training frames."""
+        train = self.data.splits["train"]
+        opening = aperture(self.frontal(self.data.landmarks[[frame.number for frame in train]], train))
+        return closed_below(opening[np.isfinite(opening)])
 
     def _seen(self, points: np.ndarray, viewmats: np.ndarray) -> np.ndarray:
         places = self.binding.places(points[:, self._place])

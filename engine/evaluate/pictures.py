@@ -15,7 +15,7 @@ from ..train.perceptual import Lpips
 from ..views.content import MBP, VISEMES
 from . import landmarks as lm
 from .measures import (
-    LOWER_AUS, UPPER_AUS, action_unit_error, aperture_lag, closed_below, frechet_distance, landmark_distance, psnr,
+    LOWER_AUS, UPPER_AUS, action_unit_error, aperture_lag, frechet_distance, landmark_distance, psnr,
 )  # fmt: skip
 from .subject import Drawn, Subject
 
@@ -147,7 +147,6 @@ def _follow(subject: Subject, data: FaceData, frames: list[Frame]) -> tuple[dict
     opening, true_opening = lm.aperture(sides[""]), lm.aperture(true_places)
     lag, peak = aperture_lag(opening, true_opening, lm.pieces(data, frames), data.fps)
     figures |= {"lip lag (ms)": 1000 * lag, "lip correlation": peak, "lip travel": float(opening.std() / max(true_opening.std(), 1e-30))}
-    train_opening = lm.aperture(tracker.frontal(data.landmarks[[f.number for f in train]], train))
     notes = [
         f"Predicted landmarks: {lm.SOURCE}.",
         f"Action units: read off landmarks by ridge regression learned on the training frames ({', '.join(units)}); what the true landmarks"
@@ -157,8 +156,7 @@ def _follow(subject: Subject, data: FaceData, frames: list[Frame]) -> tuple[dict
     if data.labels is None:
         notes.append("Closure recall: the data has no phoneme labels.")
     else:
-        limit = closed_below(train_opening[np.isfinite(train_opening)])
-        figures |= closures(opening, true_opening, data.labels.viseme[numbers], lm.pieces(data, frames), limit)
+        figures |= closures(opening, true_opening, data.labels.viseme[numbers], lm.pieces(data, frames), tracker.closed_below())
     full = np.full((2, len(known)), np.nan)
     full[:, known] = opening, true_opening
     return figures, notes, (full[0], full[1])
