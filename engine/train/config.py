@@ -49,6 +49,8 @@ class TrainConfig:
             same).
         logvar_bound: log-variances pass b tanh(v / b); without it one of our runs went NaN (ours).
         still_hair: what lies in the hair when the static phase ends is not moved by the networks: a third less work (paper: no).
+        swapped: share of the pictures whose audio and style views are another moment's. Otherwise the networks learn each sentence by its
+            sound, and f_exp and f_emotion, which carry over to others, stay unused (paper: none; ours).
         without: views that stay zero in training, for ablations (ours).
 
         start: where Gaussians begin: `random` in a cube of +-0.1 (paper); `depth`: on the surface that the data's depth gives; `hull`:
@@ -97,6 +99,7 @@ class TrainConfig:
     codebook: tuple[int, ...] = (8, 24)
     logvar_bound: float = 7.0
     still_hair: bool = True
+    swapped: float = 0.3
     without: tuple[str, ...] = ()
 
     start: str = "auto"
@@ -156,7 +159,7 @@ class TrainConfig:
         """The paper's sizes and schedule; for a graphics card."""
         return replace(
             cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), fuse_steps=10_000,
-            members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random", still_hair=False,
+            members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random", still_hair=False, swapped=0.0,
             planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, log_every=100, preview_every=2500,
             checkpoint_every=1000, preset="paper",
         )  # fmt: skip

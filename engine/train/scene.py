@@ -28,14 +28,23 @@ class Scene:
         """Those that are there, face first."""
         return [branch for branch in ("face", "mouth") if branch in self.splats]
 
-    def motion(self, branch: str, frame: Frame, members: dict[str, int] | None = None) -> BranchOutput:
+    def motion(
+        self, branch: str, frame: Frame, members: dict[str, int] | None = None, other: Frame | None = None
+    ) -> BranchOutput:
         """What the networks say for one picture and the Gaussians that move.
 
         The places at rest are constants to them: positions learn from the picture alone.
+
+        Args:
+            members: one of each view; None: all.
+            other: whose audio and style views are put in the place of the picture's own.
         """
         splats = self.splats[branch]
         rows = None if splats.moving.all() else splats.moving.nonzero()[:, 0]
-        return self.nets[branch](splats.parameters["means"].detach(), self.material.views(frame), subset=rows, members=members)
+        views = dict(self.material.views(frame))
+        if other is not None:
+            views |= {view: self.material.views(other)[view] for view in ("audio", "style")}
+        return self.nets[branch](splats.parameters["means"].detach(), views, subset=rows, members=members)
 
     def draw_branch(
         self, branch: str, frame: Frame, out: BranchOutput | None, degree: int, background: Tensor, features: Tensor | None = None

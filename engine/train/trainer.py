@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..dataset import Frame
 from ..deform.networks import BranchNetwork, BranchOutput
 from ..deform.parameters import NetworkSizes
 from .config import BranchPlan, TrainConfig
@@ -132,13 +133,15 @@ class Trainer:
     def _branch(self, branch: str) -> dict[str, float]:
         config, scene, splats, phase = self.config, self.scene, self.scene.splats[branch], self.phase
         frames = self.mouthed if branch == "mouth" else self.material.train
-        frame = frames[int(torch.randint(len(frames), (), generator=self.generator))]
+        frame, other = self._drawn(frames), self._drawn(self.material.train)
+        if float(torch.rand((), generator=self.generator)) >= config.swapped:
+            other = None
         shown = self.material.shown(frame)
         net, out = scene.nets[branch], None
         if branch == "face" and config.still_hair and self.step == self.plan.static_until:
             splats.moving = outside_hair(splats, self.material)
         if phase != "static":
-            out = scene.motion(branch, frame, net.random_members(self.generator) if phase == "single" else None)
+            out = scene.motion(branch, frame, net.random_members(self.generator) if phase == "single" else None, other)
         features, attends = self._features(branch, out)
         drawn = scene.draw_branch(branch, frame, out, self.degree, self.background, features)
         drawn.means2d.retain_grad()
@@ -176,6 +179,9 @@ class Trainer:
             self.networks.step()
         return {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in parts.items()} | self._refine(splats)
 
+    def _drawn(self, frames: list[Frame]) -> Frame:
+        return frames[int(torch.randint(len(frames), (), generator=self.generator))]
+
     def _features(self, branch: str, out: BranchOutput | None) -> tuple[Tensor | None, bool]:
         """What is blended beside the colours: attention to audio and action units [N,2], state variance [N,1]; whether attention is in it."""
         if out is None:
@@ -203,7 +209,7 @@ class Trainer:
 
     def _fuse(self) -> dict[str, float]:
         config, scene = self.config, self.scene
-        frame = self.material.train[int(torch.randint(len(self.material.train), (), generator=self.generator))]
+        frame = self._drawn(self.material.train)
         shown: Shown = self.material.shown(frame)
         with torch.no_grad():
             outs = {branch: scene.motion(branch, frame) for branch in scene.branches}
