@@ -27,6 +27,7 @@ from engine.priors.recogniser import Phone, align, aligned_clips, judge, opening
 from engine.priors.speech_file import SHIPPED, load_speech
 from engine.priors.visemes import articulate, segments
 from engine.views import Provider, build_providers
+from engine.views.builtin import Prosody
 
 Clips = dict[str, tuple[Sound, list[Phone]]]
 Opening = Callable[[Sound, np.ndarray], np.ndarray]
@@ -113,10 +114,10 @@ def film_line(folder: Path, opening: Opening) -> str:
     return f"opening {found[best[0]][0]:.3f} (mouth ahead by {LEADS[best[0]]:.2f} s), loudness alone {found[best[1]][1]:.3f}"
 
 
-def speakers(provider_sounds: dict[str, Sound], tracks: Callable[[Sound], np.ndarray]) -> float:
+def speakers(sounds: dict[str, Sound], mean: Callable[[Sound], np.ndarray]) -> float:
     """Share right of a linear classifier of EmoDB's speakers from the mean of a view over a file, every second file learned from."""
-    names = sorted(provider_sounds)
-    rows = np.stack([tracks(provider_sounds[name]) for name in names])
+    names = sorted(sounds)
+    rows = np.stack([mean(sounds[name]) for name in names])
     return probe(rows, np.array([name[:2] for name in names]), np.arange(len(names)) % 2 == 0)
 
 
@@ -158,11 +159,12 @@ def main() -> None:
         print(f"{name}, {len(LANGUAGES)} synthetic languages never trained on: correlation {known_languages(opening, spoken):.3f}")
         for film in given.films:
             print(f"{name}, {film.name}: {film_line(film, opening)}", flush=True)
+    sounds = {path.stem: read_sound(path) for path in sorted((speech / "emodb").glob("*.flac"))[::2]}
     for name, priors in loaded.items():
         exp, tone = priors.providers()
-        sounds = {stem: sound for stem, (sound, _) in german.items()}
-        for view in (exp, tone):
-            print(f"{name}: real speakers told apart from the mean of `{view.view}`: {speakers(sounds, lambda s: view.track(s).features.mean(0)):.2f}")
+        for view in (exp, tone, Prosody()):
+            right = speakers(sounds, lambda sound: view.track(sound).features.mean(0))
+            print(f"{name}: real speakers told apart from the mean of `{view.name}`: {right:.2f} of {len(sounds)} files", flush=True)
         for film in given.films:
             lead, clear = mouth_lead(exp.net, priors.mouth(), lesson_of_data(read_data(film)))
             print(f"{name}, {film.name}: the sync discriminator has the mouth ahead by {lead:.2f} s ({clear:.1f} deviations)")
