@@ -19,7 +19,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--end", type=float, metavar="S", help="second up to which it is used (its end)")
     sub.add_argument("--sound", type=Path, help="speech in a file of its own, beginning with the video")
     sub.add_argument("--sound-shift", type=float, default=0.0, metavar="MS", help="milliseconds by which the sound is moved later (0)")
-    sub.add_argument("--face", default="only", choices=("only", "largest"), help="what to do about a second face: refuse (only) or follow the largest")
+    sub.add_argument("--face", default="only", choices=("only", "largest"), help="what to do about a second face: refuse (only), or follow the one that is largest at first")
     sub.add_argument("--focal", type=float, metavar="PX", help="focal length in pixels of the video, where the lens is known (fitted)")
     sub.add_argument("--name", default="", help="who it is (the video's name)")
     sub.add_argument("--landmark-python", type=Path, metavar="PYTHON", help="a Python that has mediapipe, where the engine's own has not")

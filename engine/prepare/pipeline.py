@@ -41,7 +41,7 @@ class PrepareSettings:
         whole: keep the whole picture instead of a square around the head.
         start, end: s, the part of the video that is used.
         sound: a sound file in place of the video's track. sound_shift: s by which the sound is moved later.
-        largest_face: follow the largest face where there are two, instead of refusing.
+        largest_face: follow the face that is largest at first where there are two, instead of refusing.
         focal: px of the upright video, where it is known.
         name: who it is. landmark_python: a Python that has mediapipe.
     """

@@ -57,7 +57,7 @@ def write_report(
     curves = "".join(
         f"<h2>{title}</h2>{_curves(lines)}"
         for title, lines in {
-            "Mouth's opening (blue) and loudness (orange)": [quality.opening, quality.loudness * np.quantile(quality.opening, 0.99)],
+            "The jaw's opening (blue) and loudness (orange)": [quality.opening, quality.loudness * np.quantile(quality.opening, 0.99)],
             "Blinks: AU45": [units["AU45"]],
             "Brows: AU1 (blue), AU4 (orange)": [units["AU01"], units["AU04"]],
             "Mouth: AU12 (blue), AU26 (orange)": [units["AU12"], units["AU26"]],

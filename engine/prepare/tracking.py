@@ -22,6 +22,7 @@ DARK, BRIGHT = 8, 247  # of 255: nothing can be told apart any more
 # A cut: the whole picture changes, much more than it usually does; or the face jumps or changes size as no head moves.
 CUT_CHANGE, CUT_TIMES = 0.10, 6.0
 CUT_JUMP, CUT_GROWTH = 0.35, 0.20
+SAME = 0.5  # of a face's size: what lies nearer is the same face
 
 Progress = Callable[[int, int, str], None]
 
@@ -31,9 +32,9 @@ class Track:
     """What was found in each of F pictures at 25 a second.
 
     Attributes:
-        landmarks: [F,478,3] float32 px of the largest face, z away from the camera; NaN without a face.
+        landmarks: [F,478,3] float32 px of the face that is followed (the largest at first), z away from the camera; NaN without a face.
         faces: [F] int32, how many faces (two at most are looked for).
-        second: [F] float32, area of the second face over that of the first, 0 without.
+        second: [F] float32, area of another face over that of this one, 0 without.
         change: [F] float32 in 0..1, mean difference to the picture before.
         sharpness: [F] float32, standard deviation of the face's second derivative over its contrast: falls with blur.
         light: [F] float32 in 0..1, the face's mean brightness. clipped: [F] float32, share of it that is black or white.
@@ -75,6 +76,7 @@ def track(video: Path, info: VideoInfo, tracker: Tracker, work: Path, first: int
     done = sum(len(piece) for piece in pieces)
     rows: list[tuple] = []
     last_thumb: np.ndarray | None = None
+    before = pieces[-1].landmarks[-1] if pieces else None
     # One picture earlier than needed, for the change to it.
     begin = first + done - (1 if done else 0)
     for number, picture in pictures(video, info, begin, first + count - begin) if done < count else ():
@@ -83,7 +85,8 @@ def track(video: Path, info: VideoInfo, tracker: Tracker, work: Path, first: int
             if (number - first) % PIECE == 0:
                 tracker.forget()
             change = 0.0 if last_thumb is None else float(np.abs(thumb - last_thumb).mean())
-            rows.append(_look(picture, tracker.faces(picture), change))
+            rows.append(_look(picture, tracker.faces(picture), change, before))
+            before = rows[-1][0]
             if len(rows) == PIECE or number == first + count - 1:
                 piece = Track(*(np.asarray(column) for column in zip(*rows)))
                 _write(work / f"track_{number - len(rows) + 1:06d}.npz", piece)
@@ -110,13 +113,20 @@ def shots(found: Track) -> list[tuple[int, int]]:
     return [(a, b) for a, b in zip(edges, edges[1:]) if b > a]
 
 
-def _look(picture: np.ndarray, faces: np.ndarray, change: float) -> tuple:
+def _look(picture: np.ndarray, faces: np.ndarray, change: float, before: np.ndarray | None) -> tuple:
+    """One row of a Track. `before`: the face followed in the picture before, [478,3], NaN without one."""
     if not len(faces):
         return np.full((POINTS, 3), np.nan, np.float32), np.int32(0), *np.float32([0, change, np.nan, np.nan, np.nan])
-    sizes = np.ptp(faces[..., :2], axis=1).prod(-1)
-    order = np.argsort(-sizes, kind="stable")
-    face = faces[order[0]]
-    second = sizes[order[1]] / sizes[order[0]] if len(faces) > 1 else 0.0
+    sizes, middles = np.ptp(faces[..., :2], axis=1).prod(-1), faces[..., :2].mean(1)
+    # The face that was followed goes on, so that two of the same size do not take turns; else it is the largest.
+    chosen = int(np.argmax(sizes))
+    if before is not None:
+        away = np.linalg.norm(middles - before[:, :2].mean(0), axis=-1)
+        if np.nanmin(away, initial=np.inf) < SAME * np.sqrt(sizes[chosen]):
+            chosen = int(np.nanargmin(away))
+    face, apart = faces[chosen], np.linalg.norm(middles - middles[chosen], axis=-1) > SAME * np.sqrt(sizes[chosen])
+    faces = faces[apart | (np.arange(len(faces)) == chosen)]  # the same face may be found twice
+    second = float(sizes[apart].max(initial=0) / sizes[chosen])
     left, top = np.clip(face[:, :2].min(0), 0, None).astype(int)
     right, bottom = np.ceil(face[:, :2].max(0)).astype(int)
     box = picture[top:bottom, left:right]
@@ -206,7 +216,7 @@ def choose_shot(video: Path, found: Track, offset: int, largest_face: bool) -> S
     if crowd > CROWD_SHARE and not largest_face:
         raise UserError(
             f"{video}: shows two faces of about the same size in {crowd:.0%} of its pictures.",
-            "Crop the video to one person, or take the larger face of each picture with --face largest.",
+            "Crop the video to one person, or take the one that is larger at first with --face largest.",
         )
     lost = 1 - float(part.seen.mean())
     if lost > LOST:
@@ -220,5 +230,5 @@ def choose_shot(video: Path, found: Track, offset: int, largest_face: bool) -> S
     if lost:
         notes.append(f"No face in {int((~part.seen).sum())} of {len(part)} pictures: they are left out.")
     if (part.faces > 1).any():
-        notes.append(f"A second face in {int((part.faces > 1).sum())} of {len(part)} pictures: the larger one is followed.")
+        notes.append(f"A second face in {int((part.faces > 1).sum())} of {len(part)} pictures: the one that was the larger at first is followed.")
     return Shot(offset + first, offset + last, cuts, tuple(notes))
