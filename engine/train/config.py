@@ -59,7 +59,7 @@ class TrainConfig:
             the extent).
         quats_rate, scales_rate, opacities_rate, sh_rate: 3DGS (scales are through a softplus here, which is exp for what is small).
         sh_rest_rate: of the higher SH coefficients (3DGS: a twentieth of sh_rate).
-        planes_rate, networks_rate: AdamW (paper: 5e-3, 5e-4; ours for a tenth of its steps: 1e-2, 2e-3).
+        planes_rate, networks_rate: AdamW (paper: 5e-3, 5e-4; ours for a tenth of its steps: 1.5e-2, 3e-3).
         audio_attention: factor on the rate of the audio's temporal attention (paper).
         networks_end: share of these rates at a branch's end, exponential (paper).
         sh_degree, sh_every: degree of the SH; steps after which it grows by one (paper: 2, 1,000).
@@ -110,8 +110,8 @@ class TrainConfig:
     opacities_rate: float = 0.05
     sh_rate: float = 2.5e-3
     sh_rest_rate: float = 1.25e-4
-    planes_rate: float = 1e-2
-    networks_rate: float = 2e-3
+    planes_rate: float = 1.5e-2
+    networks_rate: float = 3e-3
     audio_attention: float = 5.0
     networks_end: float = 0.1
     sh_degree: int = 1

@@ -105,11 +105,16 @@ def _named(trainer: Trainer, frame: Frame) -> dict[str, np.ndarray]:
     found = {}
     for name, (numbers, each) in LANDMARKS.items():
         rows: list[int] = []
+        allowed = clear
+        part, _, side = name.partition("_")
+        if side:  # lips touch: each keeps to its side of the line between them
+            line = np.mean([points[list(LANDMARKS[f"{part}_{which}"][0]), 1].mean() for which in ("upper", "lower")])
+            allowed = clear & ((places[:, 1] < line) == (side == "upper"))
         for number in numbers:
             x, y = points[number]
             row = min(max(int(y), 0), depth.shape[0] - 1), min(max(int(x), 0), depth.shape[1] - 1)
             apart = np.linalg.norm(places - points[number], axis=1) / unit + 20 * np.maximum(far - depth[row] - 0.005, 0)
-            rows += [int(i) for i in np.argsort(np.where(clear, apart, np.inf))[: 3 * each] if int(i) not in rows][:each]
+            rows += [int(i) for i in np.argsort(np.where(allowed, apart, np.inf))[: 3 * each] if int(i) not in rows][:each]
         found[name] = np.array(rows, np.int32)
     return found
 

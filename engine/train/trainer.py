@@ -21,6 +21,8 @@ from .splats import Splats
 from .start import begin, outside_hair
 
 FUSE = "fuse"
+EMOTION_QUERY, EMOTION_PLANES = 4.0, 3.0
+"""What the emotion view's first weights are multiplied with: prototypes then differ in its inputs by about as much as sounds do in theirs."""
 
 
 class Trainer:
@@ -111,6 +113,11 @@ class Trainer:
                 # The action units' attention ends in a ReLU without bias: where it starts below 0 it never learns, so start above.
                 for layer in self.scene.nets[name].au.attention:
                     layer.weight.abs_()
+                # Three planes multiplied and an even attention make emotion a thousandth of what the other views bring: so loud it is heard.
+                emotion = self.scene.nets[name].emotion
+                emotion.query.weight.mul_(EMOTION_QUERY)
+                for plane in emotion.field.parameters():
+                    plane.mul_(EMOTION_PLANES)
 
     def _install(self, name: str, splats: Splats, net: BranchNetwork) -> None:
         """Make a branch the one that trains."""
