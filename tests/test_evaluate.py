@@ -226,6 +226,12 @@ def test_what_landmarks_say_is_learned_from_the_true_ones(random: np.random.Gene
     x[5, 3] = np.nan  # a face that was not found
     read = lm.Reader(x[:250], y[:250])
     assert np.abs(read(x[250:]) - y[250:]).max() < 0.05 * y.std()
+    # Half a thousandth of the face's width apart decides nothing, even where the training frames would have it so.
+    x = np.tile(np.linspace(0, 1, 68)[None, :, None], (300, 1, 2)) + 0.02 * random.normal(size=(300, 1, 1)) * [1, 0]
+    x[:, 5, 1] += 5e-4 * random.normal(size=300)
+    shaky = lm.Reader(x, 1e4 * (x[:, 5, 1:] - x[:, 5, 1:].mean()))
+    assert np.abs(shaky(x)).std() < 1 < 4 < np.std(1e4 * x[:, 5, 1])
+    x = random.normal(size=(300, 68, 2))
     noise = lm.Reader(x[:250], random.normal(size=(250, 3)))
     assert np.abs(noise(x[250:])).std() < 1  # nothing to learn: the strongest ridge keeps it quiet
 
@@ -266,7 +272,7 @@ def test_pictures_of_the_right_head_at_rest(subject: Subject, data, judged, fold
 
 def test_mouths_and_expressions_are_followed(judged) -> None:
     figures = judged.figures
-    assert figures["aue lower of the true landmarks"] < 0.05 * figures["aue lower still"]
+    assert figures["aue lower of the true landmarks"] < 0.2 * figures["aue lower still"]
     assert figures["frechet distance of expression still"] > 0 and 0 < figures["lmd still"] < 5
     assert np.isfinite([figures["aue upper"], figures["lip correlation"], figures["lmd"]]).all()
     assert figures["lip travel"] == pytest.approx(judged.opening.std() / judged.true_opening.std()) and judged.true_opening.std() > 1e-4
