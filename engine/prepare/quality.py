@@ -27,7 +27,7 @@ OFF = 0.06  # s
 BAND = (500.0, 1200.0)  # Hz: what an open jaw makes loud, and hissing and humming do not
 # Jaws open before the vowel is at its loudest: 110 ms in a studio recording in time (MEAD), at a correlation of 0.83.
 LEAD = 0.11
-CLEAR = 0.3  # correlation from which the offset is believed
+CLEAR, SYLLABLES = 0.3, 5.0  # correlation from which the offset is believed; independent moments a second: three deviations of chance in short sounds
 ERROR = 0.015  # of the face's height
 SHORT = 30.0  # s
 
@@ -134,13 +134,14 @@ def sound_offset(opening: np.ndarray, sound: Path) -> tuple[float | None, float]
     reach = int(FARTHEST * FINE)
     if len(loud) < 4 * reach or loud.std() < 1e-9 or mouth.std() < 1e-9:
         return None, 0.0
-    best, agreement = 0, -1.0
-    for lag in range(-reach, reach + 1):
+    best, agreement, nature = 0, -1.0, round(LEAD * FINE)
+    for lag in range(-reach - nature, reach - nature + 1):
         a, b = mouth[max(lag, 0) : len(mouth) + min(lag, 0)], loud[max(-lag, 0) : len(loud) - max(lag, 0)]
         found = float(np.corrcoef(a, b)[0, 1])
         if found > agreement:
             best, agreement = lag, found
-    return (best / FINE + LEAD if agreement >= CLEAR and abs(best) < reach else None), agreement
+    clear = max(CLEAR, 3 / np.sqrt(SYLLABLES * len(loud) / FINE))
+    return ((best + nature) / FINE if agreement >= clear and abs(best + nature) < reach else None), agreement
 
 
 def loudness_of(sound: Path, count: int) -> np.ndarray:
