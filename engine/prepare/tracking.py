@@ -84,6 +84,7 @@ def track(video: Path, info: VideoInfo, tracker: Tracker, work: Path, first: int
         if number >= first + done:
             if (number - first) % PIECE == 0:
                 tracker.forget()
+                tracker.faces(picture)  # a face that is followed is placed better than one just detected
             change = 0.0 if last_thumb is None else float(np.abs(thumb - last_thumb).mean())
             rows.append(_look(picture, tracker.faces(picture), change, before))
             before = rows[-1][0]
