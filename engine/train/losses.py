@@ -69,7 +69,7 @@ def state_variance(branch: str, out: BranchOutput) -> Tensor:
 
 
 def likelihood_loss(found: Tensor, truth: Tensor, variance: Tensor, unit: float, floor: float) -> Tensor:
-    """Negative log-likelihood of the error that is left, under floor + unit * rendered state variance [H,W]; it moves variances alone."""
+    """Negative log-likelihood of the error that is left, under floor + unit * rendered state variance [H,W]; the error is a constant to it."""
     error = (found.detach() - truth).square().mean(-1)
     spread = floor + unit * variance
     return 0.5 * (spread.log() + error / spread).mean()
