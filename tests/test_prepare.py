@@ -19,7 +19,7 @@ from ua3dtalk.engine.prepare.pipeline import PrepareSettings, choose_window
 from ua3dtalk.engine.prepare.pose import fit_poses
 from ua3dtalk.engine.prepare.quality import LEAD, sound_offset
 from ua3dtalk.engine.prepare.shape import HeadShape, fit_shape, project
-from ua3dtalk.engine.prepare.tracking import Track, _read, _write, choose_shot, shots
+from ua3dtalk.engine.prepare.tracking import Track, read_piece, write_piece, choose_shot, shots
 from ua3dtalk.engine.prepare.video import FPS, VideoInfo
 
 from support.talking_head import Film, face, film
@@ -241,12 +241,12 @@ def test_a_second_face_may_be_allowed_and_a_small_one_is_only_told() -> None:
 
 def test_pieces_of_a_track_come_back_or_are_made_again(tmp_path: Path) -> None:
     piece, path = tracked(30), tmp_path / "piece.npz"
-    _write(path, piece)
-    again = _read(path, 30)
+    write_piece(path, piece)
+    again = read_piece(path, 30)
     assert again is not None and np.array_equal(again.landmarks, piece.landmarks) and np.array_equal(again.change, piece.change)
-    assert _read(path, 29) is None
+    assert read_piece(path, 29) is None
     path.write_bytes(path.read_bytes()[:1000])
-    assert _read(path, 30) is None and _read(tmp_path / "none.npz", 30) is None
+    assert read_piece(path, 30) is None and read_piece(tmp_path / "none.npz", 30) is None
 
 
 def info_of(width: int, height: int) -> VideoInfo:

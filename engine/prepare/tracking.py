@@ -69,7 +69,7 @@ def track(video: Path, info: VideoInfo, tracker: Tracker, work: Path, first: int
     """
     pieces: list[Track] = []
     for start in range(first, first + count, PIECE):
-        found = _read(work / f"track_{start:06d}.npz", min(PIECE, first + count - start))
+        found = read_piece(work / f"track_{start:06d}.npz", min(PIECE, first + count - start))
         if found is None:
             break
         pieces.append(found)
@@ -90,7 +90,7 @@ def track(video: Path, info: VideoInfo, tracker: Tracker, work: Path, first: int
             before = rows[-1][0]
             if len(rows) == PIECE or number == first + count - 1:
                 piece = Track(*(np.asarray(column) for column in zip(*rows)))
-                _write(work / f"track_{number - len(rows) + 1:06d}.npz", piece)
+                write_piece(work / f"track_{number - len(rows) + 1:06d}.npz", piece)
                 pieces.append(piece)
                 rows = []
             progress(number - first + 1, count, "pictures tracked")
@@ -151,12 +151,13 @@ def _thumb(picture: np.ndarray) -> np.ndarray:
     return blocks / (high * wide * 255)
 
 
-def _write(path: Path, piece: Track) -> None:
+def write_piece(path: Path, piece: Track) -> None:
+    """Keep a finished piece, whole or not at all."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **{item.name: getattr(piece, item.name) for item in fields(piece)})
 
 
-def _read(path: Path, count: int) -> Track | None:
+def read_piece(path: Path, count: int) -> Track | None:
     """A finished piece of `count` pictures; None where it is not there or damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:

@@ -71,7 +71,7 @@ def make_clips(count: int, seed: int, others: float = 0.25, spoilt: float = 0.7,
             texts.append(pick(OTHERS[language]) if foreign else pick(ENGLISH) if random.random() < 0.35 else made_sentence(random))
         clip = _clip(espeak, manner, texts, random)
         if clip is not None:
-            samples = _spoil(clip.sound.samples, random, clips) if random.random() < spoilt else clip.sound.samples
+            samples = spoil(clip.sound.samples, random, clips) if random.random() < spoilt else clip.sound.samples
             clips.append(Clip(as_sound(samples), clip.parts, manner))
     return clips
 
@@ -99,7 +99,7 @@ def recorded_clips(paths: Sequence[Path], copies: int, seed: int, texts: Mapping
             if copy:
                 factor = round(50 * float(np.clip(np.exp(random.normal(0, RECORDED_WARP)), 0.75, 1.3))) / 50
                 samples, times = resample(samples, factor), [(a * factor, b * factor, name) for a, b, name in parts]
-                samples = _spoil(samples, random, clips)
+                samples = spoil(samples, random, clips)
             clips.append(Clip(as_sound(samples), times))
     return clips
 
@@ -160,7 +160,7 @@ def _joined(parts: list[Segment]) -> list[Segment]:
     return out
 
 
-def _spoil(samples: np.ndarray, random: np.random.Generator, others: list[Clip]) -> np.ndarray:
+def spoil(samples: np.ndarray, random: np.random.Generator, others: list[Clip]) -> np.ndarray:
     """Another room, microphone, level and background."""
     samples = samples.astype(np.float64)
     if random.random() < 0.4:  # a room: a decaying, darkening tail

@@ -15,7 +15,7 @@ from ..avatar import EMOTIONS
 from ..errors import UserError
 from ..views.emotion_features import Windows, clip_starts, windows
 from ..views.emotion_net import SPEECH_NEEDED
-from .corpus import _spoil, as_sound
+from .corpus import spoil, as_sound
 
 ALIASES = {
     "neutral": ("neutral", "calm", "normal"),
@@ -247,7 +247,7 @@ def make_examples(
         for copy in range(copies + 1):
             if copy:
                 room = np.random.default_rng([copy, who + 1 if speaker else number])
-                heard = as_sound(_spoil(sound.samples, room, []))
+                heard = as_sound(spoil(sound.samples, room, []))
             for part in windows(heard, clip_starts(heard.duration), sequences):
                 part = part.rows(part.speech > SPEECH_NEEDED[1])
                 kept += len(part.speech)

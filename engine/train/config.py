@@ -76,7 +76,8 @@ class TrainConfig:
         background: RGB behind a branch in training (paper: green, kept).
         dssim: weight of 1 - SSIM beside L1 (paper's code: .2; its text says .5).
         motion: of the mean of |motion| (paper). alpha: of alpha against the mask (paper). attention: of audio and AU attention where there must
-            be none: hair for both, the box of the lips for AUs (paper).
+            be none: hair for both, the box of the lips for AUs (paper). attention_from: share of the face's moving steps before which it does
+            not count: motion begins at none, so at first nothing else would pull at the attention, and a ReLU that it closes stays closed (ours).
         lpips_lips, lpips, lpips_fuse: of LPIPS, where weights are given: lips and whole picture in the last tenth of the face, whole picture
             in the second half of fusing (paper: .01, .2, .5).
         likelihood: of a Gaussian likelihood of the remaining error under the rendered variance; 0: variances only weigh the views (ours). On a
@@ -134,6 +135,7 @@ class TrainConfig:
     motion: float = 1e-5
     alpha: float = 1e-3
     attention: float = 1e-4
+    attention_from: float = 0.5
     lpips_lips: float = 0.01
     lpips: float = 0.2
     lpips_fuse: float = 0.5

@@ -193,7 +193,9 @@ class Trainer:
         """What is blended beside the colours: attention to audio and action units [N,2], state variance [N,1]; whether attention is in it."""
         if out is None:
             return None, False
-        attends = branch == "face" and self.config.attention > 0 and out.audio_gate is not None
+        plan, config = self.plan, self.config
+        begins = plan.static_until + config.attention_from * (plan.steps - plan.static_until)
+        attends = branch == "face" and config.attention > 0 and out.audio_gate is not None and self.step >= begins
         parts = [out.audio_gate.abs().mean(1), out.au_gate.mean(1)] if attends else []
         if self.config.likelihood:
             parts.append(state_variance(branch, out))

@@ -80,14 +80,14 @@ def _analyse(sound: Sound) -> Analysis:
     frames = len(sound.samples) // HOP + 1
     mel, coarse = np.empty((frames, MELS), np.float32), np.empty((frames, COARSE_MELS), np.float32)
     power, pitch, voicing = (np.empty(frames, np.float32) for _ in range(3))
-    banks = [_mel(MELS), _mel(COARSE_MELS)]
+    banks = [mel_bank(MELS), mel_bank(COARSE_MELS)]
     for start, stop in pieces(frames):
-        piece = _cut(sound.samples, start * HOP - FFT // 2, stop * HOP + FFT // 2)
+        piece = excerpt(sound.samples, start * HOP - FFT // 2, stop * HOP + FFT // 2)
         with torch.inference_mode():
             for bank, out in zip(banks, (mel, coarse)):
                 out[start:stop] = (bank(torch.from_numpy(piece)) + FLOOR).log().T[: stop - start].numpy()
         power[start:stop] = _windows(piece[(FFT - WINDOW) // 2 :], WINDOW, stop - start, np.float64).var(1)
-        piece = _cut(sound.samples, start * HOP - PITCH_WINDOW // 2, stop * HOP + PITCH_WINDOW // 2)
+        piece = excerpt(sound.samples, start * HOP - PITCH_WINDOW // 2, stop * HOP + PITCH_WINDOW // 2)
         pitch[start:stop], voicing[start:stop] = _pitch(_windows(piece, PITCH_WINDOW, stop - start, np.float32))
     energy = 10 * np.log10(power + FLOOR)
     heard = energy > SILENT_DB
@@ -112,13 +112,14 @@ def _analyse(sound: Sound) -> Analysis:
     )
 
 
-def _mel(bands: int) -> torch.nn.Module:
+def mel_bank(bands: int) -> torch.nn.Module:
+    """Power spectra of that many mel bands from samples at 16 kHz."""
     return transforms().MelSpectrogram(
         16000, n_fft=FFT, win_length=WINDOW, hop_length=HOP, f_min=LOW_HZ, f_max=HIGH_HZ, n_mels=bands, center=False
     )
 
 
-def _cut(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
+def excerpt(samples: np.ndarray, start: int, stop: int) -> np.ndarray:
     """Samples start..stop, zeros where the sound has none."""
     inside = samples[max(start, 0) : max(min(stop, len(samples)), 0)]
     return np.pad(inside, (max(-start, 0), max(stop - max(start, 0) - len(inside), 0)))

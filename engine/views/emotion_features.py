@@ -14,7 +14,7 @@ import torch
 from scipy.fft import dct
 
 from ..audio import Sound
-from .analysis import FFT, FLOOR, HOP, MELS, RANGE_DB, RATE, SILENT_DB, Analysis, _cut, _mel, analyse
+from .analysis import FFT, FLOOR, HOP, MELS, RANGE_DB, RATE, SILENT_DB, Analysis, analyse, excerpt, mel_bank
 
 WINDOW = 200
 """Frames of 10 ms in a window."""
@@ -83,7 +83,7 @@ def windows(sound: Sound, starts: np.ndarray, sequences: bool = False) -> Iterat
     analysis = analyse(sound)
     heard = analysis.energy_db[analysis.energy_db > SILENT_DB]
     threshold = max(SILENT_DB, (float(np.percentile(heard, 95)) if len(heard) else 0.0) - RANGE_DB)
-    bank = _mel(MELS)
+    bank = mel_bank(MELS)
     frames = np.round(np.asarray(starts) * RATE).astype(int)
     for first in range(0, len(frames), _BATCH):
         yield _windows(sound, analysis, threshold, bank, frames[first : first + _BATCH], sequences)
@@ -99,12 +99,12 @@ def _windows(
     sound: Sound, analysis: Analysis, threshold: float, bank: torch.nn.Module, starts: np.ndarray, sequences: bool
 ) -> Windows:
     low, high = int(starts[0]), int(starts[-1]) + WINDOW
-    piece = _cut(sound.samples, low * HOP - FFT // 2, high * HOP + FFT // 2)
+    piece = excerpt(sound.samples, low * HOP - FFT // 2, high * HOP + FFT // 2)
     with torch.inference_mode():
         mel = (bank(torch.from_numpy(np.ascontiguousarray(piece)))[:, : high - low] + FLOOR).log().T.numpy()
 
     def cut(values: np.ndarray) -> np.ndarray:
-        return _cut(values, low, high)
+        return excerpt(values, low, high)
 
     inside = cut(np.ones(len(analysis.level), np.float32)) > 0
     energy = np.where(inside, cut(analysis.energy_db), -100.0)
@@ -136,7 +136,7 @@ def _sequences(sound: Sound, frames: _Frames, mel: np.ndarray, index: np.ndarray
     mfcc = dct(bands, axis=2, norm="ortho")[..., :CEPSTRA]
     mfcc[..., 0] /= 4
     low, high = int(starts[0]) * HOP, (int(starts[-1]) + WINDOW) * HOP
-    piece = _cut(sound.samples, low, high)
+    piece = excerpt(sound.samples, low, high)
     samples = piece[(starts * HOP - low)[:, None] + np.arange(SAMPLES)]
     mask = frames.speech.repeat(HOP, axis=1)
     power = np.sqrt((samples**2 * mask).sum(1) / np.maximum(mask.sum(1), 1) + 1e-10)
