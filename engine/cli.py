@@ -151,7 +151,7 @@ def _deform(options: argparse.Namespace) -> dict[str, Any]:
     from .avatar import load_avatar
     from .deform.features import deform_file
 
-    avatar, progress = load_avatar(options.avatar), _Printer(options.json)
+    avatar, progress = load_avatar(options.avatar), Printer(options.json)
     shapes = deform_file(
         avatar, options.features, options.out, options.device, options.threads, lambda done, count: progress(done, count, "frames")
     )
@@ -178,14 +178,14 @@ def _bake(options: argparse.Namespace) -> dict[str, Any]:
         options.avatar, avatar.hash, options.audio, duration, emotion, options.fps, frames, options.offset,
         options.lead / 1000, options.smoothing,
     )  # fmt: skip
-    result = Baker(session, shot).bake(options.out, progress=_Printer(options.json))
+    result = Baker(session, shot).bake(options.out, progress=Printer(options.json))
     return asdict(result)
 
 
 def _freeze(options: argparse.Namespace) -> dict[str, Any]:
     from .deform.freeze import freeze_file
 
-    progress = _Printer(options.json)
+    progress = Printer(options.json)
     return freeze_file(options.avatar, options.out, options.half, lambda done, count: progress(done, count, "frames compared"))
 
 
@@ -202,7 +202,7 @@ def _render(options: argparse.Namespace) -> dict[str, Any]:
     settings = RenderSettings(
         options.format, options.background, {"cuda": "gsplat"}.get(options.device, options.device), options.threads, options.uncertainty_white
     )
-    return render_frames(options.cache, cameras, options.out, _range(options.frames), settings, _Printer(options.json))
+    return render_frames(options.cache, cameras, options.out, _range(options.frames), settings, Printer(options.json))
 
 
 def _bench(options: argparse.Namespace) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def _bench(options: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name in ("quick", "avatar", "audio", "threads") if (value := getattr(options, name)) is not None}
     if options.only:
         given["sections"] = tuple(options.only.split(","))
-    result = run_bench(BenchSettings(**given), _Printer(options.json))
+    result = run_bench(BenchSettings(**given), Printer(options.json))
     if options.out is not None:
         with atomic_write(options.out) as handle:
             handle.write(json.dumps(result, indent=1).encode())
@@ -239,7 +239,7 @@ def _range(text: str | None) -> tuple[int, int] | None:
     return first, last
 
 
-class _Printer:
+class Printer:
     """Progress as JSON lines on standard output, or as one line that is written over on a terminal's standard error."""
 
     def __init__(self, as_json: bool) -> None:

@@ -33,13 +33,13 @@ def add(command: Callable[[str, Callable[[argparse.Namespace], dict[str, Any] | 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import replace
 
-    from ..cli import _Printer
+    from ..cli import Printer
     from ..errors import UserError
     from ..train.config import TrainConfig
     from .report import plain, without_curves
     from .run import SECTIONS, EvaluateSettings, load_transcripts, run_evaluation
 
-    beside, printer = {}, _Printer(options.json)
+    beside, printer = {}, Printer(options.json)
     for text in options.beside:
         name, equals, path = text.partition("=")
         if not (name and equals and path):

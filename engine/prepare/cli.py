@@ -26,7 +26,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> dict[str, Any]:
-    from ..cli import _Printer
+    from ..cli import Printer
     from .pipeline import PrepareSettings, prepare
 
     settings = PrepareSettings(
@@ -34,4 +34,4 @@ def _prepare(options: argparse.Namespace) -> dict[str, Any]:
         sound_shift=options.sound_shift / 1000, largest_face=options.face == "largest", focal=options.focal, name=options.name,
         landmark_python=options.landmark_python,
     )  # fmt: skip
-    return prepare(options.video, options.out, settings, _Printer(options.json))
+    return prepare(options.video, options.out, settings, Printer(options.json))

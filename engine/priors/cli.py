@@ -25,7 +25,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
 
     import torch
 
-    from ..cli import _Printer
+    from ..cli import Printer
     from ..errors import UserError
     from .lip_training import LipSettings
     from .run import PriorSettings, train_priors
@@ -38,4 +38,4 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     if options.steps is not None:
         lips, tone = replace(lips, steps=options.steps), replace(tone, steps=max(10, options.steps // 2))
     settings = PriorSettings(options.clips, seed=options.seed + 11, lips=lips, tone=tone)
-    return train_priors(options.data, options.out, settings, options.recordings, options.texts, _Printer(options.json))
+    return train_priors(options.data, options.out, settings, options.recordings, options.texts, Printer(options.json))

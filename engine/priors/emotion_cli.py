@@ -32,7 +32,7 @@ def add(command: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
-    from ..cli import _Printer
+    from ..cli import Printer
     from .emotion_run import train_emotion
     from .emotion_train import EmotionSettings
 
@@ -42,5 +42,5 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     )
     return train_emotion(
         options.data, options.out, settings, options.face, options.prior, options.voice or (), options.speech_model, options.measure,
-        options.avatar, options.avatar_out, options.synthetic, _Printer(options.json),
+        options.avatar, options.avatar_out, options.synthetic, Printer(options.json),
     )  # fmt: skip

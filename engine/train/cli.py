@@ -28,7 +28,7 @@ def add(command: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
-    from ..cli import _Printer
+    from ..cli import Printer
     from .config import TrainConfig
     from .run import train_avatar
 
@@ -37,5 +37,5 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         config = config.changed(options.config)
     return train_avatar(
         options.data, options.out, config, options.work, options.priors, options.device, options.threads,
-        None if options.lpips is None else tuple(options.lpips), options.restart, _Printer(options.json),
+        None if options.lpips is None else tuple(options.lpips), options.restart, Printer(options.json),
     )  # fmt: skip
