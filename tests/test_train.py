@@ -26,7 +26,7 @@ from ua3dtalk.engine.shot import EmotionCurves, compose_shot
 from ua3dtalk.engine.train import checkpoint
 from ua3dtalk.engine.train.config import BranchPlan, TrainConfig
 from ua3dtalk.engine.train.densify import Densifier, Rules
-from ua3dtalk.engine.train.losses import likelihood_loss, ssim, state_variance
+from ua3dtalk.engine.train.losses import attention_loss, likelihood_loss, ssim, state_variance
 from ua3dtalk.engine.train.material import Material
 from ua3dtalk.engine.train.perceptual import Lpips
 from ua3dtalk.engine.train.run import train_avatar
@@ -256,6 +256,27 @@ def test_the_likelihood_knows_the_error() -> None:
     variances = torch.linspace(0.01, 1, 400)
     losses = [float(likelihood_loss(truth + error, truth, v.expand(8, 8), unit, floor)) for v in variances]
     assert floor + unit * float(variances[int(np.argmin(losses))]) == pytest.approx(error**2, rel=0.02)
+
+
+def test_attention_counts_where_there_must_be_none(folder: Path) -> None:
+    maps, hair, lips = torch.zeros(4, 4, 2), torch.zeros(4, 4), torch.zeros(4, 4)
+    hair[0], lips[3] = 1, 1
+    maps[1:3] = 1
+    assert attention_loss(maps, hair, lips) == 0, "elsewhere it is free"
+    maps[3, :, 0] = 1
+    assert attention_loss(maps, hair, lips) == 0, "lips hear the sound"
+    maps[3, :, 1] = 1
+    assert attention_loss(maps, hair, lips) == 4 / 16
+    maps[0] = 1
+    assert attention_loss(maps, hair, lips) == 12 / 16
+    few = replace(SMALL, mouth=BranchPlan(1, 0, 1, 40, 40), face=BranchPlan(8, 2, 8, 60, 60), attention=1e-4, attention_from=0.5)
+    trainer = Trainer(Material(read_data(folder), find_sources([]), CPU), few)
+    counts = []
+    while trainer.name != "fuse":
+        is_face = trainer.name == "face"
+        found = trainer.step_once()
+        counts += ["attention" in found] if is_face else []
+    assert counts == [False] * 5 + [True] * 3, "only after half of the moving steps"
 
 
 def test_phases_and_what_trains(folder: Path, tmp_path: Path) -> None:

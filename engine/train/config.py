@@ -76,7 +76,8 @@ class TrainConfig:
         background: RGB behind a branch in training (paper: green, kept).
         dssim: weight of 1 - SSIM beside L1 (paper's code: .2; its text says .5).
         motion: of the mean of |motion| (paper). alpha: of alpha against the mask (paper). attention: of audio and AU attention where there must
-            be none: hair for both, the box of the lips for AUs (paper). attention_from: share of the face's moving steps before which it does
+            be none: hair for both, the box of the lips for AUs (paper: 1e-4; ours: 0, for in some thousand steps it closes the AUs' attention
+            everywhere, from .5 to .01, before blinks are learned). attention_from: share of the face's moving steps before which it does
             not count: motion begins at none, so at first nothing else would pull at the attention, and a ReLU that it closes stays closed (ours).
         lpips_lips, lpips, lpips_fuse: of LPIPS, where weights are given: lips and whole picture in the last tenth of the face, whole picture
             in the second half of fusing (paper: .01, .2, .5).
@@ -134,7 +135,7 @@ class TrainConfig:
     dssim: float = 0.2
     motion: float = 1e-5
     alpha: float = 1e-3
-    attention: float = 1e-4
+    attention: float = 0.0
     attention_from: float = 0.5
     lpips_lips: float = 0.01
     lpips: float = 0.2
@@ -165,7 +166,7 @@ class TrainConfig:
             cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), fuse_steps=10_000,
             members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
             still_hair=False, swapped=0.0,
-            planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, log_every=100, preview_every=2500,
+            planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, attention=1e-4, log_every=100, preview_every=2500,
             checkpoint_every=1000, preset="paper",
         )  # fmt: skip
 
