@@ -24,13 +24,6 @@ CENTRE_CM = np.array([0.0, 2.5, 2.0], np.float32)
 
 CM_PER_METRE = 100.0
 
-MATERIALS = (
-    "M_Face", "M_BackHead", "M_GumsTongue", "M_Teeth", "M_ScleraLeft", "M_IrisLeft", "M_ScleraRight", "M_IrisRight",
-    "M_LacrimalFluid", "M_EyeBlend", "M_EyeOcclusion", "M_EyeLashes",
-)
-HELPER_MATERIALS = ("M_LacrimalFluid", "M_EyeBlend", "M_EyeOcclusion", "M_EyeLashes")
-"""Transparent shells and lash cards: kept in the arrays, never drawn."""
-
 # Multi-PIE 68 point landmarks as vertex indices, as the face model's read-me lists them.
 LANDMARKS_68 = (
     1225, 1888, 1052, 367, 1719, 1722, 2199, 1447, 966, 3661, 4390, 3927, 3924, 2608, 3272, 4088, 3443, 268, 493, 1914, 2044,

@@ -17,9 +17,6 @@ from .face_model import FaceModel, FloatArray, IntArray
 SKIN, BAG, SOCKET, GUMS, TEETH, IRIS_L, IRIS_R, SCLERA_L, SCLERA_R = range(9)
 """Part labels of triangles. BAG is the inside of the cheeks and throat, SOCKET the skin round the back of the eyeball."""
 
-MOUTH_PARTS = (BAG, GUMS, TEETH)
-EYE_PARTS = (IRIS_L, IRIS_R)
-
 # Vertex ranges inside M_BackHead, as the makers' table lists them.
 _MOUTH_SOCKET = (11248, 13293)
 _EYE_SOCKETS = (13294, 14061)

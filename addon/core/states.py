@@ -12,7 +12,6 @@ from ...engine.shot import Shot, frame_keys
 BAKED, OUTDATED, COMPUTING, MISSING, FAILED = range(5)
 UNKNOWN = 255
 """What its key is to be has not been looked at yet."""
-STATE_NAMES = ("baked", "out of date", "being computed", "missing", "failed")
 
 _KEY = 16
 _NOT_BAKED = b"\0" * _KEY
