@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from .face_model import FaceModel, FloatArray, IntArray
+from .face_model import FloatArray, IntArray
 from .look_parts import SKIN, Parts, smoothstep
 
 

@@ -27,7 +27,7 @@ from .person_sampling import PARTS, join
 from .speech_train import train_content
 from .train_avatar import assemble, landmark_splats
 from .train_branch import BranchTrainer, Plan, Stage, Target
-from .train_data import ARTICULATION, Director, SpeechBank, make_prototypes, random_aus, random_emotions
+from .train_data import Director, SpeechBank, make_prototypes, random_aus, random_emotions
 
 CONTENT_CLIPS, CONTENT_STEPS = 450, 500
 RECORDED_SHARE = 0.45  # of the content net's frames come from recordings, where there are any

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support import shared_data
 from support.networks import SMALL, make_avatar, make_views
 
-from ua3dtalk.engine.avatar import Avatar, AvatarMeta
+from ua3dtalk.engine.avatar import Avatar
 from ua3dtalk.engine.deform import fast, fusion, reference
 from ua3dtalk.engine.deform.fast import Deformer
 from ua3dtalk.engine.deform.features import OUTPUTS, deform_file

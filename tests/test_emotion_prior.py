@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +13,10 @@ import soundfile
 import torch
 from scipy.signal import lfilter
 from support import shared_data as find_shared_data
+from support.moods import MOODS, RATE, as_sound, planted, say
 from support.avatars import static_avatar, talking_avatar
 from ua3dtalk.engine import cli
-from ua3dtalk.engine.audio import Sound, read_sound
+from ua3dtalk.engine.audio import read_sound
 from ua3dtalk.engine.avatar import EMOTIONS, load_avatar, save_avatar
 from ua3dtalk.engine.bake import Session
 from ua3dtalk.engine.dataset import FaceData, Frame, Labels
@@ -35,40 +35,8 @@ from ua3dtalk.engine.views import build_providers
 from ua3dtalk.engine.views.emotion_features import FUNCTIONALS, Windows, clip_starts, functional_names, windows
 from ua3dtalk.engine.views.emotion_net import Distilled
 from ua3dtalk.engine.views.emotion_parts import EncoderShape, Member
-from ua3dtalk.engine.views.emotion_wave import VARIABLE, load_speech_model
-from ua3dtalk.engine.views.torchaudio_parts import transforms
 
-RATE = 16000
 QUICK = EmotionSettings(epochs=12)
-MOODS = {"neutral": (1.0, 0.5, 4.0), "happy": (1.45, 0.35, 5.0), "sad": (0.85, 0.85, 2.6)}
-"""Pitch factor, how steeply the spectrum falls, syllables a second."""
-
-
-def as_sound(samples: np.ndarray) -> Sound:
-    return Sound(np.asarray(samples, np.float32), RATE, len(samples) / RATE, "0" * 64, RATE, 1)
-
-
-def say(mood: str, speaker: int, number: int, seconds: float = 2.4) -> np.ndarray:
-    """A buzz with syllables, in a mood, by a speaker of his own pitch."""
-    random = np.random.default_rng([speaker, number, *mood.encode()])
-    factor, fall, speed = MOODS[mood]
-    time = np.arange(int(seconds * RATE)) / RATE
-    pitch = (105 + 18 * speaker) * factor * np.exp(0.05 * random.normal())
-    pitch = pitch * (1 + 0.12 * np.sin(2 * np.pi * 0.6 * time + random.uniform(0, 6)))
-    phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    buzz = sum(np.sin(k * phase) / k**0.5 for k in range(1, 24))
-    syllables = np.clip(np.sin(2 * np.pi * speed * time * np.exp(0.1 * random.normal()) + random.uniform(0, 6)) + 0.4, 0, 1)
-    samples = lfilter([1], [1, -fall], buzz * syllables) + 0.003 * random.normal(size=len(time))
-    return 0.1 * samples / samples.std()
-
-
-def planted(sequences: bool = False, speakers: int = 4, sentences: int = 6) -> Examples:
-    """Examples of all moods by some speakers."""
-    sounds = [
-        (f"{mood} {speaker} {number}", mood, f"speaker {speaker}", say(mood, speaker, number))
-        for speaker in range(speakers) for mood in MOODS for number in range(sentences)
-    ]  # fmt: skip
-    return make_examples([(name, mood, who, lambda x=x: as_sound(x)) for name, mood, who, x in sounds], sequences)
 
 
 @pytest.fixture(scope="module")
@@ -226,81 +194,6 @@ def test_an_avatar_s_training_takes_provider_and_prototypes(prior: EmotionPrior,
     sources = find_sources([tmp_path / "emotion.safetensors"])
     assert sources.views["emotion"].provider == "distilled" and isinstance(sources.providers["emotion"], Distilled)
     np.testing.assert_allclose(sources.emotion(np.eye(8)[[2]])[0], prior.prototypes[2], atol=1e-5)
-
-
-def test_attention_over_the_waveform_learns_without_the_statistics() -> None:
-    examples = planted(sequences=True, speakers=2, sentences=5)
-    examples.windows.functionals[:] = 0
-    examples.speaker[:] = -1
-    settings = EmotionSettings(sequences=True, epochs=14, members=2)
-    trained = train_encoder(examples, settings)
-    assert not trained.by_speaker
-    assert score(trained.unknown, examples.label, examples.clip, examples.classes)["right"] >= 0.7
-    places, heard = prototypes(trained.encoder, examples)
-    found = make_prior(trained.encoder, places, {"classes": list(examples.classes), "heard": heard})
-    assert np.isfinite(Distilled(found.tensors).track(as_sound(say("sad", 0, 0))).features).all()
-
-
-def small_speech_model(path: Path, modern: bool) -> torch.nn.Module:
-    """wav2vec 2.0 as torchaudio builds it, small and with random weights, its state on disk."""
-    transforms()
-    import torchaudio
-
-    torch.manual_seed(3)
-    net = torchaudio.models.wav2vec2_model(
-        "layer_norm" if modern else "group_norm", [(16, k, s) for k, s in ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))],
-        modern, 64, 0.0, 16, 4, 2, 1, 0.0, 96, 0.0, 0.0, modern, 0.0, None,
-    )  # fmt: skip
-    torch.save(net.state_dict(), path)
-    return net.eval()
-
-
-@pytest.mark.parametrize("modern", [False, True])
-def test_a_pretrained_encoder_is_read_from_disk(tmp_path: Path, modern: bool) -> None:
-    net = small_speech_model(tmp_path / "model.pth", modern)
-    model = load_speech_model(tmp_path / "model.pth")
-    assert model.width == 64 and model.normalise is modern
-    samples = say("neutral", 0, 0, 2.0).astype(np.float32)[None].repeat(2, 0)
-    wave = torch.from_numpy(samples)
-    if modern:
-        wave = (wave - wave.mean(1, keepdim=True)) / (wave.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
-    with torch.inference_mode():
-        want = net(wave)[0]
-    got = model.frames(samples)
-    np.testing.assert_allclose(got.numpy(), ((want[:, 0:-1:2] + want[:, 1::2]) / 2).numpy()[:, : got.shape[1]], atol=1e-4)
-
-
-def test_training_with_a_pretrained_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small_speech_model(tmp_path / "model.pth", False)
-    small_speech_model(tmp_path / "other.pth", True)
-    model = load_speech_model(tmp_path / "model.pth")
-    examples = planted(sequences=True, speakers=2, sentences=4)
-    trained = train_encoder(examples, EmotionSettings(epochs=4, members=2), model)
-    assert score(trained.unknown, examples.label, examples.clip, examples.classes)["right"] >= 0.6
-    found = make_prior(trained.encoder, prototypes(trained.encoder, examples, model)[0], {"classes": list(examples.classes)})
-    sound = as_sound(say("sad", 0, 3))
-    want = Distilled(found.tensors, model).track(sound).features
-    monkeypatch.delenv(VARIABLE, raising=False)
-    with pytest.raises(UserError, match="not in the avatar"):
-        Distilled(found.tensors).track(sound)
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "other.pth"))
-    with pytest.raises(UserError, match="not the speech model"):
-        Distilled(found.tensors).track(sound)
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "model.pth"))
-    np.testing.assert_allclose(Distilled(found.tensors).track(sound).features, want, atol=1e-6)
-
-
-def test_other_weights_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "model.pth"
-    with pytest.raises(UserError, match="Cannot read"):
-        load_speech_model(path)
-    for content in ({"wav2vec2.encoder.weight": torch.zeros(2)}, [1, 2], {"a": {"b": torch.zeros(1)}}, SimpleNamespace(code="runs")):
-        torch.save(content, path)
-        with pytest.raises(UserError, match="model.pth"):
-            load_speech_model(path)
-    path.write_bytes(b"no weights")
-    with pytest.raises(UserError, match="read safely"):
-        load_speech_model(path)
 
 
 def face_data(folder: Path, labels: bool = True, rounds: int = 5) -> FaceData:

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from support.avatars import static_avatar
-from ua3dtalk.engine.avatar.gaussians import Gaussians
 from ua3dtalk.engine.cache import CacheHeader, CacheReader, CacheWriter
 from ua3dtalk.engine.cli import main
 from ua3dtalk.engine.errors import Cancelled, UserError

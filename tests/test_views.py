@@ -18,7 +18,7 @@ from ua3dtalk.engine.files import file_hash
 from ua3dtalk.engine.views import Track, TrackStore, build_providers
 from ua3dtalk.engine.views import store as store_module
 from ua3dtalk.engine.views import analysis as analysis_module
-from ua3dtalk.engine.views.content import ContentNet, silence_features
+from ua3dtalk.engine.views.content import ContentNet
 
 META = {
     "audio": {"provider": "mel", "version": 1, "dim": [8, 29, 16], "rate": 100.0},

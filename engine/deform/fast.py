@@ -17,7 +17,6 @@ from typing import Callable, Mapping
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..avatar import Avatar
@@ -26,7 +25,7 @@ from ..errors import Cancelled, UserError
 from .fusion import diagonal_uncertainty, solve_rows
 from .kernel import LANES, fuse_rows
 from .networks import BranchNetwork
-from .parameters import MEANS_FACTOR, VIEWS, NetworkSizes, branch_tensors, check_views
+from .parameters import MEANS_FACTOR, VIEWS, branch_tensors, check_views
 from .samples import sample_fields
 
 CHUNK = {"cpu": 256, "cuda": 8192}

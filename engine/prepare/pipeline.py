@@ -21,9 +21,9 @@ from .action_units import action_units
 from .landmarks import LANDMARKS_68, Tracker
 from .masks import Colours, background_picture, learn_colours, over, parse, refine, torso_picture
 from .pose import HeadPoses, fit_poses
-from .quality import Quality, judge
+from .quality import judge
 from .report import write_report
-from .shape import HeadShape, fit_shape
+from .shape import fit_shape
 from .tracking import Progress, Shot, Track, choose_shot, track
 from .video import FPS, VideoInfo, inspect, pictures, write_sound
 

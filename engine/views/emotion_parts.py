@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .analysis import MELS
 from .emotion_features import CEPSTRA, FUNCTIONALS
 
 WAVE = 32
