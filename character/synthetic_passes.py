@@ -84,14 +84,23 @@ def pieces(rgba: np.ndarray, torso: np.ndarray, index: np.ndarray, depth: np.nda
     """rgba, torso [H,W,4] uint8 straight alpha; index [H,W] material index; depth [H,W] Blender units; background [H,W,3] uint8.
 
     The torso's picture is the picture itself where neck or sweater are seen and have no other class beside them, so that light and
-    shadow there are the same; behind the head it is the second render.
+    shadow there are the same; at other edges it is the second render. Behind the chin that one looks into the open neck: the colour of the
+    topmost neck that is seen goes on upwards.
     """
     classes = np.rint(index).astype(np.int64).clip(0, len(CLASSES) - 1)
     body = np.isin(classes, [CLASSES.index("neck"), CLASSES.index("torso")])
     padded = np.pad(body, 1, mode="edge")
     inside = np.logical_and.reduce([padded[1 + y : padded.shape[0] - 1 + y, 1 + x : padded.shape[1] - 1 + x] for y in (-1, 0, 1) for x in (-1, 0, 1)])
+    top, number = inside.argmax(0), np.arange(inside.shape[1])
+    necked = np.flatnonzero(inside.any(0) & (classes[top, number] == CLASSES.index("neck")))
+    covered = np.where(inside[..., None], rgba, torso)
+    if len(necked):
+        nearest = necked[np.abs(number[:, None] - necked).argmin(1)]
+        behind = np.isin(classes, [CLASSES.index(name) for name in ("face", "mouth", "teeth", "neck")])
+        above = (np.arange(len(inside))[:, None] < top[nearest]) & (torso[..., 3] > 0) & behind & ~inside
+        covered[above, :3] = np.broadcast_to(rgba[top, number][nearest], rgba.shape)[above, :3]
     return Pieces(
-        over(rgba, background), _PARSING[classes], classes == CLASSES.index("teeth"), np.where(inside[..., None], rgba, torso),
+        over(rgba, background), _PARSING[classes], classes == CLASSES.index("teeth"), covered,
         np.where(classes > 0, depth * METRES_PER_UNIT, 0).astype(np.float32),
     )  # fmt: skip
 

@@ -237,9 +237,24 @@ def test_classes_become_parsing_teeth_and_torso():
     assert (made.picture[index == 0] == 50).all() and (made.picture[index == 1] == [200, 0, 0]).all()
     np.testing.assert_allclose(made.depth[index > 0], 1.3, rtol=1e-6)
     assert made.depth[index == 0].max() == 0
-    # Inside neck and torso the picture itself, at their edges and under the head the other render.
+    # Inside neck and torso the picture itself, at their edges the other render.
     inside = made.torso[..., 0] == 200
     assert inside[:, -7:].all() and not inside[:, :21].any() and (made.torso[~inside] == [0, 90, 0, 255]).all()
+
+
+def test_the_neck_goes_on_behind_the_chin():
+    index = np.repeat(np.array([1, 1, 1, 1, 5, 5, 5, 6, 6])[:, None], 8, 1)
+    index[:, 7] = 0
+    rgba = np.full((*index.shape, 4), 255, np.uint8)
+    rgba[..., 0] = 10 * np.arange(9)[:, None] + np.arange(8)
+    torso = np.full((*index.shape, 4), 255, np.uint8)
+    torso[..., 0] = 7
+    torso[:2, ..., 3] = 0
+    made = pieces(rgba, torso, index.astype(np.float32), np.ones(index.shape), np.full((*index.shape, 3), 50, np.uint8)).torso
+    assert (made[2:5, :6, 0] == 50 + np.arange(6)).all()  # row 5 is the first whose neighbours are all neck or sweater
+    assert (made[5:, :6, 0] == rgba[5:, :6, 0]).all()
+    assert (made[2:5, 6, 0] == 55).all()  # its column has no neck inside: the nearest that has
+    assert (made[:2, :, 3] == 0).all() and (made[:, 7, 0] == 7).all()  # nothing where the torso is not; before the background as it was
 
 
 # --- with Blender --------------------------------------------------------------------------------------------------------------------
