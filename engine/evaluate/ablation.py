@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Callable, Sequence
 
-import numpy as np
-
-from ..avatar import load_avatar, save_avatar
 from ..train.config import TrainConfig
 from ..train.run import train_avatar
 
@@ -54,29 +51,9 @@ def train_variants(
     for name in VARIANTS:
         path = Path(folder) / f"{name.replace('+', '_').strip('_')}.safetensors"
         if not path.exists():
-            trained = path.with_name(f"{path.stem}.trained.safetensors")
             train_avatar(
-                data, trained, variant(config, name), path.with_name(path.stem), priors, device, threads,
+                data, path, variant(config, name), path.with_name(path.stem), priors, device, threads,
                 progress=lambda done, total, text, name=name: progress(done, total, f"{name}: {text}"),
             )  # fmt: skip
-            silence(trained, path, VARIANTS[name][0])
-            trained.unlink()
         made[name] = path
     return made
-
-
-def silence(source: Path, out: Path, views: tuple[str, ...]) -> None:
-    """Write an avatar whose networks take these views (exp, style, emotion) for zeros, as they had them in training."""
-    avatar = load_avatar(source)
-    tensors: dict[str, Any] = dict(avatar.tensors)
-    for branch in avatar.branches:
-        for view in views:
-            if view == "emotion":
-                if branch == "face":
-                    tensors["face.net.emotion.query.weight"] = np.zeros_like(tensors["face.net.emotion.query.weight"])
-                continue
-            weight = np.array(tensors[f"{branch}.net.fuse.{view}.fc1.weight"])
-            weight[..., : avatar.meta.views[view].dim[-1]] = 0  # what is behind it belongs to the place
-            tensors[f"{branch}.net.fuse.{view}.fc1.weight"] = weight
-    avatar.tensors = tensors
-    save_avatar(avatar, out)

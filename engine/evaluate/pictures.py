@@ -10,6 +10,7 @@ import torch
 
 from ..dataset import FaceData, Frame
 from ..errors import UserError
+from ..priors.run import CLEAR
 from ..train.losses import ssim
 from ..train.perceptual import Lpips
 from ..views.content import MBP, VISEMES
@@ -18,6 +19,8 @@ from .measures import (
     LOWER_AUS, UPPER_AUS, action_unit_error, aperture_lag, frechet_distance, landmark_distance, psnr,
 )  # fmt: skip
 from .subject import Drawn, Subject
+from .sync import judge_lead, judge_syncnet
+from .syncnet import Syncnet
 
 Progress = Callable[[int, int, str], None]
 BATCH = 8
@@ -59,8 +62,13 @@ def drawn_frames(subject: Subject, data: FaceData, frames: list[Frame]) -> Itera
             yield frame, drawn, drawn.over(data.behind(frame) / np.float32(255)), data.picture(frame) / np.float32(255)
 
 
+def drawn_still(subject: Subject, data: FaceData, frame: Frame) -> np.ndarray:
+    """The head at rest before a frame's camera and background, in 0..1."""
+    return subject.draw(None, 0, frame.viewmat, data.K, data.width, data.height).over(data.behind(frame) / np.float32(255))
+
+
 def judge_pictures(
-    subject: Subject, data: FaceData, split: str, every: int = 1, rows: int = 6, lpips: Lpips | None = None,
+    subject: Subject, data: FaceData, split: str, every: int = 1, rows: int = 6, lpips: Lpips | None = None, syncnet: Syncnet | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> PictureResult:  # fmt: skip
     """Hold an avatar's pictures, mouth and expression against a split that it was not trained on.
@@ -68,10 +76,10 @@ def judge_pictures(
     Args:
         every: pictures are drawn of every n-th frame; mouths and expressions are followed in all.
         rows: of the contact sheet.
-        lpips: the perceptual distance, where its weights are given.
+        lpips: the perceptual distance, where its weights are given; syncnet: Sync-C and Sync-D, of all frames.
 
     Raises:
-        UserError: there is no such split, or it is empty.
+        UserError: there is no such split, it is empty, or SyncNet cannot judge it.
     """
     frames = held_out(data, split)
     some = frames[::every]
@@ -80,7 +88,7 @@ def judge_pictures(
     errors, variances, sheet = [], [], []
     for number, (frame, drawn, picture, truth) in enumerate(drawn_frames(subject, data, some)):
         masks = data.masks(frame)
-        at_rest = subject.draw(None, 0, frame.viewmat, data.K, data.width, data.height).over(data.behind(frame) / np.float32(255))
+        at_rest = drawn_still(subject, data, frame)
         head = masks.head if masks.head.any() else np.ones_like(masks.head)
         for name, seen in (("", picture), (" still", at_rest)):
             found[f"psnr{name}"].append(psnr(seen, truth))
@@ -102,7 +110,14 @@ def judge_pictures(
     sheet = [[_bytes(x) for x in (*row[:3], (row[3] - low) / max(high - low, 1e-30))] for row in sheet]
     figures: dict[str, Any] = {"frames drawn": len(some), "frames followed": len(frames)}
     figures |= {name: float(np.mean(values)) for name, values in found.items()}
-    followed, notes, (opening, true_opening) = _follow(subject, data, frames)
+    tracker = lm.Tracker(subject, data)
+    followed, notes, (opening, true_opening) = _follow(tracker, data, split, frames)
+    if syncnet is not None:
+        in_sync, told = judge_syncnet(
+            syncnet, data, frames, tracker, lambda part: (_bytes(picture) for _, _, picture, _ in drawn_frames(subject, data, part)),
+            lambda part: (_bytes(drawn_still(subject, data, frame)) for frame in part), progress,
+        )  # fmt: skip
+        followed, notes = followed | in_sync, notes + told
     frame_error, frame_variance = (np.array([np.mean(np.abs(x)) for x in values if len(x)]) for values in (errors, variances))
     return PictureResult(
         figures | followed, notes, np.array([frame.time for frame in frames]), opening, true_opening, np.concatenate(errors),
@@ -118,10 +133,11 @@ def held_out(data: FaceData, split: str) -> list[Frame]:
     return sorted(data.splits[split], key=lambda frame: (camera[frame.number], frame.time))
 
 
-def _follow(subject: Subject, data: FaceData, frames: list[Frame]) -> tuple[dict[str, Any], list[str], tuple[np.ndarray, np.ndarray]]:
+def _follow(
+    tracker: lm.Tracker, data: FaceData, split: str, frames: list[Frame]
+) -> tuple[dict[str, Any], list[str], tuple[np.ndarray, np.ndarray]]:
     """All that needs landmarks."""
     train = data.splits["train"]
-    tracker = lm.Tracker(subject, data)
     truth = data.landmarks[[frame.number for frame in frames]]
     known = np.isfinite(truth).all((1, 2))
     if not known.any():
@@ -147,11 +163,17 @@ def _follow(subject: Subject, data: FaceData, frames: list[Frame]) -> tuple[dict
     opening, true_opening = lm.aperture(sides[""]), lm.aperture(true_places)
     lag, peak = aperture_lag(opening, true_opening, lm.pieces(data, frames), data.fps)
     figures |= {"lip lag (ms)": 1000 * lag, "lip correlation": peak, "lip travel": float(opening.std() / max(true_opening.std(), 1e-30))}
+    by_id = {side: np.full_like(data.landmarks, np.nan) for side in ("", " still")}
+    for side, places in zip(by_id, (seen, still)):
+        by_id[side][numbers] = places
+    figures |= judge_lead(data, split, by_id | {" of the true landmarks": data.landmarks})
     notes = [
         f"Predicted landmarks: {lm.SOURCE}.",
         f"Action units: read off landmarks by ridge regression learned on the training frames ({', '.join(units)}); what the true landmarks"
         " give stands beside, no prediction can be expected to do better.",
         f"Expression coefficients: {what}; this is not E-FID.",
+        "Lag by the shipped sync discriminator: of the landmarks' mouth against the sound, without the truth; clearness in deviations of the other"
+        f" shifts, below {CLEAR:g} the lag says little.",
     ]  # fmt: skip
     if data.labels is None:
         notes.append("Closure recall: the data has no phoneme labels.")

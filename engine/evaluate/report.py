@@ -15,18 +15,34 @@ from ..files import atomic_write
 from .pictures import PictureResult
 
 ROWS = (
-    ("psnr", "PSNR, dB", 2), ("psnr head", "PSNR of the head, dB", 2), ("ssim", "SSIM", 4), ("lpips", "LPIPS", 4), ("lmd", "LMD, px", 3),
-    ("aue upper", "AUE upper", 3), ("aue lower", "AUE lower", 3),
-    ("frechet distance of expression", "Frechet distance of expression", 4), ("lip lag (ms)", "lip lag, ms", 0),
-    ("lip correlation", "lip correlation at its peak", 3),
-    ("lip travel", "lip travel, of the true", 3), ("closure recall", "closure recall on p b m", 3),
-    ("open vowels open", "open vowels open", 3),
+    ("psnr", "PSNR, dB ↑", 2), ("psnr head", "PSNR of the head, dB ↑", 2), ("ssim", "SSIM ↑", 4), ("lpips", "LPIPS ↓", 4),
+    ("lmd", "LMD, px ↓", 3), ("aue upper", "AUE upper, OpenFace's units² ↓", 3), ("aue lower", "AUE lower, the same ↓", 3),
+    ("frechet distance of expression", "Frechet distance of expression ↓", 4), ("lip lag (ms)", "lips late by, ms →0", 0),
+    ("lip correlation", "lip correlation at its peak ↑", 3), ("lip travel", "lip travel, of the true →1", 3),
+    ("closure recall", "closure recall on p b m ↑", 3), ("open vowels open", "open vowels open ↑", 3),
+    ("sync-c", "Sync-C (LSE-C) ↑", 3), ("sync-d", "Sync-D (LSE-D) ↓", 3), ("sync offset (ms)", "lips late by, by SyncNet, ms →0", 0),
+    ("sync lag (ms)", "lips late by, by the shipped sync discriminator, ms →0", 0), ("sync clearness", "its clearness, deviations ↑", 1),
 )  # fmt: skip
 EMOTION_ROWS = (
-    ("nearest", "right emotion nearest at full intensity", 3), ("nearest to the person's", "nearest to the person's own", 3),
-    ("spearman", "Spearman of response and intensity", 3), ("least spearman", "the same, least of an emotion", 3),
-    ("closure recall, neutral", "closure recall, neutral", 3), ("closure recall falls by (points)", "falls at most by, points", 1),
+    ("nearest", "right emotion nearest at full intensity ↑", 3), ("nearest to the person's", "nearest to the person's own ↑", 3),
+    ("spearman", "Spearman of response and intensity ↑", 3), ("least spearman", "the same, least of an emotion ↑", 3),
+    ("closure recall, neutral", "closure recall, neutral ↑", 3), ("closure recall falls by (points)", "falls at most by, points of 100 ↓", 1),
 )  # fmt: skip
+
+TRUTH = (" of the true landmarks", " of the true pictures")
+"""What figures of the truth end in."""
+
+MEANINGS = (
+    "PSNR, SSIM (window of 11 px, zero padded): of whole pictures, prediction over the data's background; `of the head`: face, hair and mouth alone.",
+    "LMD: mean distance of the mouth's landmarks, both mouths centred. AUE: sum over action units of the mean squared error, 0 to 5 each.",
+    "Lips: opening between the inner lips. Lag and correlation at the peak of the cross-correlation within 0.4 s; travel: deviation over the true one.",
+    "Closure recall: of the p b m on which the true lips close, the share on which these do, a frame to either side.",
+)
+SPOILT = (
+    "`weight`: what the view counts in the fusion, mean over the face (all views: 1). `motion`: RMS change of the face's motion against the unspoilt"
+    " views, the motion's own RMS being 1. `psnr`: dB, against the truth where a data set gives it, else against the unspoilt portrait. `fusion`: the"
+    " avatar; `equal weights`: its networks, every view weighing the same; `baseline`: the avatar of --baseline."
+)
 
 
 def write_report(result: dict[str, Any], out: Path, pictures: PictureResult | None) -> list[str]:
@@ -91,12 +107,13 @@ def markdown(result: dict[str, Any], has_curves: bool = False, has_sheet: bool =
         columns = {name: dict(figures) for name, figures in result["pictures"].items()}
         first = next(iter(result["pictures"].values()))
         columns["still"] = {key.removesuffix(" still"): value for key, value in first.items() if key.endswith(" still")}
-        marks = " of the true landmarks"
-        columns["true landmarks"] = {key.removesuffix(marks): value for key, value in first.items() if key.endswith(marks)}
+        columns["truth"] = {key.removesuffix(mark): value for mark in TRUTH for key, value in first.items() if key.endswith(mark)}
         lines += table(ROWS, columns)
-        lines += ["", f"{first['frames drawn']} frames drawn, {first['frames followed']} followed; raw frames. `still`: the same head at rest."]
-        lines += ["", *(f"- {note}" for note in result["notes"])]
-        lines += ["- SSIM with a window of 11 px, zero padded. LPIPS where its weights were given. Sync-C needs SyncNet and is not measured."]
+        lines += ["", f"{first['frames drawn']} frames drawn, {first['frames followed']} followed; raw frames. ↑ more is better, ↓ less is, →n nearest n is."]
+        lines += ["`still`: the same head at rest. `truth`: the same measured of the data's own landmarks and pictures. Shares are of 1."]
+        lines += ["", *(f"- {text}" for text in MEANINGS)]
+        lines += [f"- {note}" for note in result["notes"]]
+        lines += ["- LPIPS (--lpips) and Sync-C (--syncnet) where their weights are given; none come with this."]
     if "emotion" in result:
         lines += ["", "## Emotion control", ""]
         lines += table(EMOTION_ROWS, result["emotion"])
@@ -106,6 +123,7 @@ def markdown(result: dict[str, Any], has_curves: bool = False, has_sheet: bool =
         lines += ["| emotion | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
         for emotion, figures in first["per emotion"].items():
             lines.append(f"| {emotion} | " + " | ".join(_number(figures.get(name), 3) for name in names) + " |")
+        lines += ["", "`response at half`: how far the face has gone at intensity 0.5, of the way to full; shares are of 1."]
     if "uncertainty" in result:
         lines += _uncertainty(result["uncertainty"])
     if has_sheet:
@@ -133,6 +151,7 @@ def _uncertainty(found: dict[str, Any]) -> list[str]:
     for view, case, figures in cases:
         values = (_number(figures.get(name), 2 if name.startswith("psnr") else 4) for name in names)
         lines.append(f"| {view} | {case} | " + " | ".join(values) + " |")
+    lines += ["", SPOILT]
     falls = {view: entries["weight falls with the noise"] for view, entries in found["spoilt views"].items() if "weight falls with the noise" in entries}
     lines += ["", "Its weight falls with every step of the noise: " + ", ".join(f"{view} {'yes' if yes else 'no'}" for view, yes in falls.items()) + "."]
     lines += ["", "What was not trained on, against what was (or is like it):", ""]

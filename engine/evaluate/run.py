@@ -16,6 +16,8 @@ from .emotion import Sentence, judge_emotion, sentences_of_data, sentences_of_so
 from .pictures import PictureResult, held_out, judge_pictures
 from .report import write_report
 from .subject import Subject
+from .sync import films
+from .syncnet import Syncnet
 from .uncertainty import BEYOND, Performance, judge_errors, judge_spoilt_views, judge_strangers, of_frames, of_sentences
 
 Progress = Callable[[int, int, str], None]
@@ -38,7 +40,7 @@ class EvaluateSettings:
         every: pictures of every n-th frame.
         frames: of each sentence, under every emotion at every intensity.
         spoilt_pictures: pictures drawn in each case of a spoilt view.
-        lpips: weights of AlexNet and of LPIPS (`train.perceptual.Lpips`).
+        lpips: weights of AlexNet and of LPIPS (`train.perceptual.Lpips`). syncnet: those of SyncNet (`syncnet.Syncnet`).
         device, threads: where networks run.
     """
 
@@ -53,6 +55,7 @@ class EvaluateSettings:
     frames: int = 12
     spoilt_pictures: int = 4
     lpips: tuple[Path, Path] | None = None
+    syncnet: Path | None = None
     device: str = "auto"
     threads: int | None = None
 
@@ -74,39 +77,56 @@ def run_evaluation(
     Raises:
         UserError: files that are no avatar, data set or sound; a section that cannot be measured with what is given.
     """
+    data, lpips, syncnet = prepared(data_folder, settings)
+    subject = Subject(avatar, settings.device, settings.threads)
+    others = {name: Subject(path, settings.device, settings.threads) for name, path in settings.beside.items()}
+    result: dict[str, Any] = {
+        "avatar": subject.avatar.meta.name, "file": Path(avatar).name, "gaussians": len(subject.means) + subject.avatar.count("mouth"),
+        "data": None if data is None else data.folder.name, "split": None if data is None else settings.split,
+    }  # fmt: skip
+    pictures: PictureResult | None = None
+    if "pictures" in settings.sections and data is not None:
+        pictures = judge_pictures(subject, data, settings.split, settings.every, lpips=lpips, syncnet=syncnet, progress=progress)
+        result["pictures"] = {subject_name(avatar): pictures.figures}
+        for name, other in others.items():
+            result["pictures"][name] = judge_pictures(other, data, settings.split, settings.every, 0, lpips, syncnet, progress).figures
+        result["notes"] = pictures.notes
+    if "emotion" in settings.sections:
+        sentences = _sentences(data, settings)
+        result["emotion"] = {subject_name(avatar): judge_emotion(subject, sentences, data, progress)}
+        for name, other in others.items():
+            result["emotion"][name] = judge_emotion(other, sentences, data, progress)
+    if "uncertainty" in settings.sections:
+        result["uncertainty"] = _uncertainty(subject, data, pictures, settings, progress)
+    if out is not None:
+        result["files"] = write_report(result, Path(out), pictures)
+    return result
+
+
+def prepared(data_folder: Path | None, settings: EvaluateSettings) -> tuple[FaceData | None, Lpips | None, Syncnet | None]:
+    """What is needed beside avatars, opened before the work begins.
+
+    Raises:
+        UserError: see `run_evaluation`.
+    """
     unknown = set(settings.sections) - set(SECTIONS)
     if unknown:
         raise UserError(f"There is no section {', '.join(sorted(unknown))}.", f"Choose of {', '.join(SECTIONS)}.")
     data = None if data_folder is None else read_data(data_folder)
     if data is None and not settings.sounds:
         raise UserError("There is nothing to judge the avatar on.", "Give a data set folder, or held-out speech with --sounds.")
-    if data is not None:
-        held_out(data, settings.split)  # refused before the work begins
-    subject = Subject(avatar, settings.device, settings.threads)
-    others = {name: Subject(path, settings.device, settings.threads) for name, path in settings.beside.items()}
-    sections = [name for name in settings.sections if name != "pictures" or data is not None]
-    result: dict[str, Any] = {
-        "avatar": subject.avatar.meta.name, "file": Path(avatar).name, "gaussians": len(subject.means) + subject.avatar.count("mouth"),
-        "data": None if data is None else data.folder.name, "split": None if data is None else settings.split,
-    }  # fmt: skip
-    pictures: PictureResult | None = None
-    if "pictures" in sections and data is not None:
-        lpips = None if settings.lpips is None else Lpips(*settings.lpips, torch.device("cpu"))
-        pictures = judge_pictures(subject, data, settings.split, settings.every, lpips=lpips, progress=progress)
-        result["pictures"] = {subject_name(avatar): pictures.figures}
-        for name, other in others.items():
-            result["pictures"][name] = judge_pictures(other, data, settings.split, settings.every, 0, lpips, progress).figures
-        result["notes"] = pictures.notes
-    if "emotion" in sections:
-        sentences = _sentences(data, settings)
-        result["emotion"] = {subject_name(avatar): judge_emotion(subject, sentences, data, progress)}
-        for name, other in others.items():
-            result["emotion"][name] = judge_emotion(other, sentences, data, progress)
-    if "uncertainty" in sections:
-        result["uncertainty"] = _uncertainty(subject, data, pictures, settings, progress)
-    if out is not None:
-        result["files"] = write_report(result, Path(out), pictures)
-    return result
+    frames = [] if data is None else held_out(data, settings.split)
+    if data is None and settings.sections == ("pictures",):
+        raise UserError("Pictures are held against a data set, and there is none.", "Name the data set folder after the avatar.")
+    if settings.lpips is None and settings.syncnet is None:
+        return data, None, None
+    if data is None or "pictures" not in settings.sections:
+        raise UserError("LPIPS and SyncNet judge pictures, and none are asked for.", "Give a data set folder, and `pictures` among the sections.")
+    if settings.syncnet is not None:
+        films(data, frames)
+    device = torch.device("cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu")
+    lpips = None if settings.lpips is None else Lpips(*settings.lpips, torch.device("cpu"))
+    return data, lpips, None if settings.syncnet is None else Syncnet.load(settings.syncnet, device)
 
 
 def subject_name(avatar: Path) -> str:

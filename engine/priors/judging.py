@@ -18,6 +18,7 @@ from .networks import MouthNet
 WINDOW = 200  # frames over which a shift between sound and mouth is judged
 FURTHEST = 30  # frames
 NEAR = 0.1  # seconds; neighbouring shifts agree nearly as well as the best
+LEAST = 1e-3  # deviation of the agreement over the shifts; a mouth that moves has a tenth or more, one that stands still the ends of its pieces
 
 
 def sync_scores(lips: LipNet, mouth: MouthNet, lesson: Lesson, furthest: int = FURTHEST) -> tuple[np.ndarray, np.ndarray]:
@@ -38,14 +39,14 @@ def sync_scores(lips: LipNet, mouth: MouthNet, lesson: Lesson, furthest: int = F
 
 def mouth_lead(lips: LipNet, mouth: MouthNet, lesson: Lesson) -> tuple[float, float]:
     """Seconds by which the mouth is ahead of the sound in a lesson, and how clear that is: how many deviations of the shifts over
-    0.1 s away its agreement stands above their mean. 0 and 0 where nothing can be said: nothing seen, nothing heard, or best at the
-    furthest shift."""
+    0.1 s away its agreement stands above their mean. 0 and 0 where nothing can be said: nothing seen, nothing heard, a mouth that stands still, or
+    best at the furthest shift."""
     scores, shifts = sync_scores(lips, mouth, lesson)
     whole = np.isfinite(scores).all(1)
     mean = scores[whole].mean(0) if whole.any() else np.zeros(len(shifts))
     best = int(mean.argmax())
     other = mean[np.abs(shifts - shifts[best]) > NEAR]
-    if best in (0, len(shifts) - 1) or not other.std():
+    if best in (0, len(shifts) - 1) or other.std() < LEAST:
         return 0.0, 0.0
     return float(-shifts[best]), float((mean[best] - other.mean()) / other.std())
 

@@ -104,9 +104,18 @@ def lesson_of_data(data: FaceData, split: str = "train", lead: float = 0.0) -> L
         expression, names = data.labels.expression[rows], tuple(str(name) for name in data.labels.expression_names)
     return Lesson(
         inputs, viseme, np.full((len(grid), len(VISEMES)), np.nan, np.float32),
-        spread(((gap - shut) / max(wide - shut, 1e-6)).clip(0, 1)[:, None])[:, 0], _one_scale(spread(seen[:, :TRACKS])),
+        spread(((gap - shut) / max(wide - shut, 1e-6)).clip(0, 1)[:, None])[:, 0],
+        mouth_of_data(data, split, data.landmarks, len(grid), lead),
         spread(expression)[::STRIDE], names, tone_inputs(sound), str(data.info.get("name") or data.folder.name),
     )  # fmt: skip
+
+
+def mouth_of_data(data: FaceData, split: str, landmarks: np.ndarray, count: int, lead: float = 0.0) -> np.ndarray:
+    """`Lesson.mouth` [count,3] of landmarks [F,68,2] px by id, the data's own or others in their place. Split and lead as above."""
+    frames = _of_one_camera(data, split)
+    times = np.array([frame.time for frame in frames]) + lead
+    seen = landmark_expression(landmarks[[frame.number for frame in frames]])
+    return _one_scale(_spread(np.arange(count) / RATE, times, data.fps)(seen[:, :TRACKS]))
 
 
 def lessons_of_clips(clips: Sequence[Clip]) -> list[Lesson]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from ..avatar import EMOTIONS, Avatar, AvatarMeta, save_avatar
 from ..dataset import Frame
+from ..deform.parameters import branch_tensors, read_sizes
 from .trainer import Trainer
 
 LANDMARKS = {
@@ -24,14 +26,14 @@ THUMBNAIL = 256
 
 
 def save(trainer: Trainer, path: Path, created: str | None = None) -> Avatar:
-    """Write the avatar. Raises UserError where it cannot be."""
+    """Write the avatar, deaf to the views that it was trained without. Raises UserError where it cannot be."""
     material, scene, info = trainer.material, trainer.scene, trainer.material.data.info
     tensors: dict[str, np.ndarray] = {"emotion.prototypes": material.sources.prototypes} | material.sources.tensors
     for branch in scene.branches:
         splats, array = scene.splats[branch], lambda value: np.ascontiguousarray(value.detach().cpu().numpy(), np.float32)
         tensors |= {f"{branch}.{name}": array(splats.parameters[name]) for name in ("means", "quats", "scales", "opacities")}
         tensors[f"{branch}.sh"] = array(splats.sh(trainer.config.sh_degree))
-        tensors |= scene.nets[branch].to_tensors()
+        tensors |= silenced(scene.nets[branch].to_tensors(), branch, trainer.config.without)
         if not splats.moving.all():
             tensors[f"{branch}.moving"] = splats.moving.nonzero()[:, 0].cpu().numpy().astype(np.int32)
     frame = calm(trainer)
@@ -52,6 +54,29 @@ def save(trainer: Trainer, path: Path, created: str | None = None) -> Avatar:
     avatar = Avatar(meta, tensors)
     save_avatar(avatar, path)
     return avatar
+
+
+def silenced(tensors: dict[str, np.ndarray], branch: str, views: Sequence[str]) -> dict[str, np.ndarray]:
+    """Network tensors of a branch that take some views (audio, exp, style, emotion, au) for zeros, as they had them in training.
+
+    Args:
+        tensors: `<branch>.net.*`; left as they are.
+    """
+    sizes = read_sizes(branch, branch_tensors(tensors, branch))
+    columns = {"exp": ("exp", 0, sizes.exp_dim), "style": ("style", 0, sizes.style_dim)}
+    if branch == "face":
+        columns["au"] = ("audio", sizes.audio_dim, sizes.audio_dim + sizes.aus)  # they stand behind the audio
+    found = dict(tensors)
+    for view in views:
+        if view in columns:
+            name, low, high = columns[view]
+            weight = found[f"{branch}.net.fuse.{name}.fc1.weight"].copy()
+            weight[..., low:high] = 0  # what is behind belongs to the place
+            found[f"{branch}.net.fuse.{name}.fc1.weight"] = weight
+        elif view == "audio" or branch == "face" and view == "emotion":
+            name = f"{branch}.net.{'audio.conv.0' if view == 'audio' else 'emotion.query'}.weight"
+            found[name] = np.zeros_like(found[name])
+    return found
 
 
 def provenance(trainer: Trainer) -> str:

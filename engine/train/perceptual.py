@@ -8,10 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UserError
+from .weights import read_weights
 
-_LAYERS = (("0", 4, 2, True), ("3", 1, 2, True), ("6", 1, 1, False), ("8", 1, 1, False), ("10", 1, 1, False))
-"""AlexNet's convolutions in torchvision's numbering: stride, padding, whether a pooling follows."""
+_LAYERS = (
+    ("0", (64, 3, 11, 11), 4, 2, True), ("3", (192, 64, 5, 5), 1, 2, True), ("6", (384, 192, 3, 3), 1, 1, False),
+    ("8", (256, 384, 3, 3), 1, 1, False), ("10", (256, 256, 3, 3), 1, 1, False),
+)  # fmt: skip
+"""AlexNet's convolutions in torchvision's numbering: shape of the weights, stride, padding, whether a pooling follows."""
+_WANTED = "LPIPS wants torchvision's AlexNet and LPIPS' own linear weights for it (v0.1), in this order."
 SMALLEST = 32
 """Pixels; smaller pictures are enlarged."""
 
@@ -20,19 +24,20 @@ class Lpips:
     """The distance between two pictures.
 
     Args:
-        network: torchvision's AlexNet (`features.0.weight` ...), a .pth file.
-        linear: LPIPS' own weights for it (`lin0.model.1.weight` ...), a .pth file.
+        network: torchvision's AlexNet (`features.0.weight` ...), see `weights.read_weights`.
+        linear: LPIPS' own weights for it (`lin0.model.1.weight` ...).
 
     Raises:
         UserError: a file that cannot be read, or lacks what is needed (all of it is told).
     """
 
     def __init__(self, network: Path, linear: Path, device: torch.device) -> None:
-        features = _read(network, [f"features.{n}.{kind}" for n, *_ in _LAYERS for kind in ("weight", "bias")])
-        channels = _read(linear, [f"lin{i}.model.1.weight" for i in range(len(_LAYERS))])
+        shapes = {f"features.{n}.{kind}": shape if kind == "weight" else shape[:1] for n, shape, *_ in _LAYERS for kind in ("weight", "bias")}
+        features = read_weights(network, shapes, _WANTED)
+        channels = read_weights(linear, {f"lin{i}.model.1.weight": (1, shape[0], 1, 1) for i, (_, shape, *_) in enumerate(_LAYERS)}, _WANTED)
         self._layers = [
             (features[f"features.{n}.weight"].to(device), features[f"features.{n}.bias"].to(device), stride, padding, pool)
-            for n, stride, padding, pool in _LAYERS
+            for n, _, stride, padding, pool in _LAYERS
         ]
         self._channels = [value.to(device) for value in channels.values()]
         self._shift = torch.tensor([-0.030, -0.088, -0.188], device=device).view(1, 3, 1, 1)
@@ -51,14 +56,3 @@ class Lpips:
             total = total + F.conv2d((unit[:1] - unit[1:]).square(), channels).mean()
             x = F.max_pool2d(x, 3, 2) if pool and min(x.shape[2:]) >= 3 else x
         return total
-
-
-def _read(path: Path, names: list[str]) -> dict[str, Tensor]:
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        lacking = [name for name in names if name not in stored]
-    except Exception as error:  # torch names no common kind
-        raise UserError(f"{path} is no file of weights that can be read safely.", "Save its state_dict with torch.save.") from error
-    if lacking:
-        raise UserError(f"{path} lacks {', '.join(lacking)}.", "LPIPS wants torchvision's AlexNet and LPIPS' own linear weights for it (v0.1).")
-    return {name: stored[name].float() for name in names}
