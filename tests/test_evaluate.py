@@ -535,7 +535,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
 
 def test_tables_and_sheets(tmp_path: Path) -> None:
     rows = (("a", "A", 2), ("b", "B", 0), ("c", "C", 1))
-    assert table(rows, {"one": {"a": 1.234}, "two": {"a": float("nan"), "b": 3.0}, "none": {}}) == [
+    assert table(rows, {"one": {"a": 1.234}, "two": {"a": float("nan"), "b": 3.0, "c": float("nan")}, "none": {}}) == [
         "| | one | two |", "|---|---|---|", "| A | 1.23 |  |", "| B |  | 3 |",
     ]  # fmt: skip
     red = np.full((4, 5, 3), [255, 0, 0], np.uint8)

@@ -208,6 +208,9 @@ def test_sync_of_prediction_truth_and_still(weights: Path, data: FaceData, monke
         assert figures[name] == figures[f"{name} of the true pictures"]  # the truth was predicted
     assert np.isfinite(list(figures.values())).all() and figures["sync-c"] > 0 and figures["sync-d"] != figures["sync-d still"]
     assert "1 uninterrupted pieces (16 frames" in notes[0] and "none under 100" in notes[0]
+    result = {"avatar": "A", "file": "a", "gaussians": 1, "notes": notes, "pictures": {"a": {"frames drawn": 16, "frames followed": 16} | figures}}
+    rows = [f"{figures[f'sync-c{side}']:.3f}" for side in ("", " still", " of the true pictures")]
+    assert f"| Sync-C (LSE-C) ↑ | {' | '.join(rows)} |" in report.markdown(result) and "| | a | still | truth |" in report.markdown(result)
     net, samples = Syncnet.load(weights), soundfile.read(data.sound, dtype="float32")[0]
     boxes = face_boxes(data.landmarks[[f.number for f in some]])
     seen = net.mouth(face_crop(data.picture(f), box) for f, box in zip(some, boxes))

@@ -109,7 +109,8 @@ def markdown(result: dict[str, Any], has_curves: bool = False, has_sheet: bool =
         columns["still"] = {key.removesuffix(" still"): value for key, value in first.items() if key.endswith(" still")}
         columns["truth"] = {key.removesuffix(mark): value for mark in TRUTH for key, value in first.items() if key.endswith(mark)}
         lines += table(ROWS, columns)
-        lines += ["", f"{first['frames drawn']} frames drawn, {first['frames followed']} followed; raw frames. ↑ more is better, ↓ less is, →n nearest n is."]
+        counts = f"{first['frames drawn']} frames drawn, {first['frames followed']} followed, {first.get('closures', 0)} closures; raw frames."
+        lines += ["", f"{counts} ↑ more is better, ↓ less is, →n nearest n is."]
         lines += ["`still`: the same head at rest. `truth`: the same measured of the data's own landmarks and pictures. Shares are of 1."]
         lines += ["", *(f"- {text}" for text in MEANINGS)]
         lines += [f"- {note}" for note in result["notes"]]
@@ -134,12 +135,13 @@ def markdown(result: dict[str, Any], has_curves: bool = False, has_sheet: bool =
 
 
 def table(rows: tuple[tuple[str, str, int], ...], columns: dict[str, dict[str, Any]]) -> list[str]:
-    """Markdown: rows (key, name, digits), one column for each dict; rows that nobody has are left out, and so are empty columns."""
+    """Markdown: rows (key, name, digits), one column for each dict; rows without a number are left out, and so are empty columns."""
     columns = {name: figures for name, figures in columns.items() if any(key in figures for key, _, _ in rows)}
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for key, name, digits in rows:
-        if any(key in figures for figures in columns.values()):
-            lines.append(f"| {name} | " + " | ".join(_number(figures.get(key), digits) for figures in columns.values()) + " |")
+        numbers = [_number(figures.get(key), digits) for figures in columns.values()]
+        if any(numbers):
+            lines.append(f"| {name} | " + " | ".join(numbers) + " |")
     return lines
 
 
@@ -154,16 +156,19 @@ def _uncertainty(found: dict[str, Any]) -> list[str]:
     lines += ["", SPOILT]
     falls = {view: entries["weight falls with the noise"] for view, entries in found["spoilt views"].items() if "weight falls with the noise" in entries}
     lines += ["", "Its weight falls with every step of the noise: " + ", ".join(f"{view} {'yes' if yes else 'no'}" for view, yes in falls.items()) + "."]
-    lines += ["", "What was not trained on, against what was (or is like it):", ""]
+    lines += ["", "What was not trained on, against what was (or is like it). AUROC: how often the variance of an unseen frame lies above that of a seen one"]
+    lines += ["(0.5: it cannot tell). Intensities are of the emotions' sliders, which end at 1.", ""]
     lines += ["| unseen | AUROC of the epistemic variance | of the aleatoric | epistemic, times the seen |", "|---|---|---|---|"]
     for name, figures in found["unseen"].items():
         values = (figures["auroc"], figures["auroc of the aleatoric"], figures["epistemic, times the seen"])
         lines.append(f"| {name} | " + " | ".join(_number(value, 3) for value in values) + " |")
     if "calibration" in found:
-        lines += ["", f"Calibration error of pixels (one factor on the variance, from training frames): {found['calibration']['calibration error']:.3f}."]
+        lines += ["", "Calibration error: how far the shares of errors within what the variance says are from the shares that are to lie there."]
+        lines += ["Sparsification error: area between the error that is left when the least certain go and when the worst go. Both 0 at best.", ""]
+        lines += [f"Calibration error of pixels (one factor on the variance, from training frames): {found['calibration']['calibration error']:.3f}."]
         for what in ("pixels", "frames"):
             one = found[f"sparsification, {what}"]
-            lines.append(f"Sparsification error of {what}: {one['ause']:.3f} (no order: {one['ause of no order']:.3f}).")
+            lines += ["", f"Sparsification error of {what}: {one['ause']:.3f} (no order: {one['ause of no order']:.3f})."]
     return lines
 
 

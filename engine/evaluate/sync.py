@@ -72,8 +72,16 @@ def judge_syncnet(
         " of the true pictures": (lambda part: map(data.picture, part), lambda part: data.landmarks[[f.number for f in part]]),
     }
     scores: dict[str, list[SyncScore]] = {side: [] for side in sides}
-    widths = []
-    for number, part in enumerate(parts):
+    widths, done, total = [], 0, len(sides) * sum(map(len, parts))
+
+    def crops(pictures: Iterator[np.ndarray], boxes: np.ndarray) -> Iterator[np.ndarray]:
+        nonlocal done
+        for picture, box in zip(pictures, boxes):
+            yield face_crop(picture, box)
+            done += 1
+            progress(done, total, "SyncNet")
+
+    for part in parts:
         start = round(part[0].time * RATE)
         own = np.zeros(len(part) * RATE // FPS, np.float32)
         piece = samples[start : start + len(own)]
@@ -81,10 +89,8 @@ def judge_syncnet(
         heard = network.sound(own)
         for side, (pictures, landmarks) in sides.items():
             boxes = face_boxes(landmarks(part))
-            seen = network.mouth(face_crop(picture, box) for picture, box in zip(pictures(part), boxes))
-            scores[side].append(score(seen, heard))
+            scores[side].append(score(network.mouth(crops(pictures(part), boxes)), heard))
             widths.append(2 * np.median(boxes[:, 2]))
-        progress(number + 1, len(parts), f"SyncNet, piece {number + 1}")
     figures: dict[str, Any] = {}
     for side, found in scores.items():
         figures[f"sync-c{side}"] = float(np.mean([one.confidence for one in found]))
