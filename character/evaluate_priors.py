@@ -2,7 +2,9 @@
 
 DIR holds speech/ (the shared test data). English: pocketsphinx's phone times of nine clips; the known texts of German actors are aligned
 with its English phones; synthetic speech in five languages that nothing was trained on has known times. Films: data set folders, mouth
-opening from landmarks.
+opening from landmarks. Two measures (engine.priors.recogniser): the lips' gap that f_exp says, against what the phones ask for after
+co-articulation; and the plain one, each viseme's constant opening from f_exp's posteriors, against each phone's, where English phones come
+from what the recogniser itself understood. Its decoding of the same sounds into phones, without words, is judged beside by both.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +26,9 @@ from engine.priors.espeak import Espeak, Manner
 from engine.priors.judging import mouth_lead, probe
 from engine.priors.lessons import lesson_of_data
 from engine.priors.mouths import OPENINGS
-from engine.priors.recogniser import Phone, align, aligned_clips, judge, opening_correlation
+from engine.priors.recogniser import (
+    PLAIN, Phone, align, aligned_clips, coarticulated_opening, decode, judge, opening_correlation, plain_opening,
+)  # fmt: skip
 from engine.priors.speech_file import SHIPPED, load_speech
 from engine.priors.visemes import articulate, segments
 from engine.views import Provider, build_providers
@@ -32,6 +37,20 @@ from engine.views.builtin import Prosody
 Clips = dict[str, tuple[Sound, list[Phone]]]
 Opening = Callable[[Sound, np.ndarray], np.ndarray]
 OPENING = 60  # of f_exp
+
+
+class Known(dict):
+    """What a function says of a sound, asked once."""
+
+    def __init__(self, ask: Callable[[Sound], Any]) -> None:
+        super().__init__()
+        self.ask = ask
+
+    def __missing__(self, sound: Sound) -> Any:
+        self[sound] = self.ask(sound)
+        return self[sound]
+
+
 ACTED = ("angry1", "happy", "sad")
 # EmoDB's sentences that fit into two seconds, by the letters 3 to 5 of a file's name.
 GERMAN = {
@@ -50,16 +69,24 @@ LANGUAGES = {
 LEADS = np.arange(-0.32, 0.33, 0.04)
 
 
-def opening_of(provider: Provider) -> Opening:
-    """Lip opening of f_exp, as `judge` asks for it."""
-    tracks = {}
+def openings_of(provider: Provider) -> tuple[Opening, Opening]:
+    """Of f_exp, as `judge` asks for it: the lips' gap, and the plain opening of the viseme posteriors."""
+    rows = Known(lambda sound: provider.track(sound))
+    return (
+        lambda sound, times: rows[sound].at(np.asarray(times))[:, 0, OPENING],
+        lambda sound, times: rows[sound].at(np.asarray(times))[:, 0, : len(PLAIN)] @ PLAIN,
+    )
 
-    def opening(sound: Sound, times: np.ndarray) -> np.ndarray:
-        if sound not in tracks:
-            tracks[sound] = provider.track(sound)
-        return tracks[sound].at(np.asarray(times))[:, 0, OPENING]
 
-    return opening
+def decoded_openings() -> tuple[Opening, Opening]:
+    """The same two of the recogniser's own phones."""
+    phones = Known(decode)
+
+    def of(curve: Callable[[list[Phone], int], np.ndarray]) -> Opening:
+        curves = Known(lambda sound: curve(phones[sound], len(sound.samples) // 160 + 1))
+        return lambda sound, times: np.interp(times, np.arange(len(curves[sound])) / 100, curves[sound])
+
+    return of(coarticulated_opening), of(plain_opening)
 
 
 def german_clips(folder: Path) -> Clips:
@@ -131,15 +158,16 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     speech = given.data / "speech"
-    clips = aligned_clips(speech)
+    clips, understood = aligned_clips(speech), aligned_clips(speech, known=False)
     acted: Clips = {}
     for name in ACTED:
         sound = read_sound(speech / f"{name}.wav")
         acted[name] = sound, align(sound)
     german, spoken = german_clips(speech / "emodb"), spoken_languages()
+    read = lambda some: {name: clip for name, clip in some.items() if name != "ted1"}  # noqa: E731
     groups = {
-        "nine clips": clips, "read aloud": {name: clip for name, clip in clips.items() if name != "ted1"}, "ted1": {"ted1": clips["ted1"]},
-        "acted": acted, "German": german,
+        "nine clips": (clips, understood), "read aloud": (read(clips), read(understood)), "ted1": ({"ted1": clips["ted1"]},) * 2,
+        "acted": (acted, acted), "German": (german, german),
     }  # fmt: skip
     providers: dict[str, Provider] = {}
     if given.avatar is not None:
@@ -147,18 +175,20 @@ def main() -> None:
         providers[given.avatar.stem] = build_providers({name: vars(view) for name, view in avatar.meta.views.items()}, avatar.tensors)["exp"]
     loaded = {path.stem: load_speech(path) for path in given.priors}
     providers |= {name: priors.providers()[0] for name, priors in loaded.items()}
-    for name, provider in providers.items():
-        opening = opening_of(provider)
-        for group, part in groups.items():
-            found, judged = opening_correlation(part, opening), judge(part, opening)
-            print(
-                f"{name}, {group}: correlation {found['frames']:.3f} (phones {found['phones']:.3f}, step {found['step']:.3f}), order "
-                f"{judged['order']:.3f} of {judged['pairs']}, p b m {judged['p b m']:.3f}, vowels {judged['vowels']:.3f}, silence {judged['silence']:.3f}",
-                flush=True,
-            )
-        print(f"{name}, {len(LANGUAGES)} synthetic languages never trained on: correlation {known_languages(opening, spoken):.3f}")
-        for film in given.films:
-            print(f"{name}, {film.name}: {film_line(film, opening)}", flush=True)
+    judged = {name: openings_of(provider) for name, provider in providers.items()} | {"recogniser": decoded_openings()}
+    for name, (gap, plain) in judged.items():
+        for group, (one, other) in groups.items():
+            for measure, part, opening, wanted in (("lips", one, gap, coarticulated_opening), ("plain", other, plain, plain_opening)):
+                found = judge(part, opening)
+                print(
+                    f"{name}, {group}, {measure}: correlation {opening_correlation(part, opening, wanted):.3f}, order {found['order']:.3f} of "
+                    f"{found['pairs']}, p b m {found['p b m']:.3f}, vowels {found['vowels']:.3f}, silence {found['silence']:.3f}",
+                    flush=True,
+                )
+        if name in providers:
+            print(f"{name}, {len(LANGUAGES)} synthetic languages never trained on: correlation {known_languages(gap, spoken):.3f}")
+            for film in given.films:
+                print(f"{name}, {film.name}: {film_line(film, gap)}", flush=True)
     sounds = {path.stem: read_sound(path) for path in sorted((speech / "emodb").glob("*.flac"))[::2]}
     for name, priors in loaded.items():
         exp, tone = priors.providers()

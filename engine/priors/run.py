@@ -39,7 +39,7 @@ class PriorSettings:
 
     clips: int = 420
     judged: int = 50
-    copies: int = 10
+    copies: int = 20
     films: int = 1
     seed: int = 11
     lips: LipSettings = field(default_factory=LipSettings)
