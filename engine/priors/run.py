@@ -22,7 +22,7 @@ from .tone_training import Rows, ToneSettings, reconstruction_error, tone_rows, 
 
 UNHEARD = ("+f4", "+m6", "+Annie", "+Gene", "+quincy", "+Mario")
 """Voices that are kept for judging."""
-CLEAR = 5.0
+CLEAR = 6.0
 """Clearness (`judging.mouth_lead`) from which a film is shifted by what the sync discriminator says."""
 
 
