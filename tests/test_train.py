@@ -37,14 +37,14 @@ from ua3dtalk.engine.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALL = replace(
-    TrainConfig.quick(), mouth=BranchPlan(60, 20, 50, 100, 130), face=BranchPlan(430, 80, 412, 500, 600), fuse_steps=30, grow_from=20,
+    TrainConfig.quick(), mouth=BranchPlan(60, 20, 50, 100, 130), face=BranchPlan(430, 80, 412, 500, 600), weigh_steps=60, fuse_steps=30, grow_from=20,
     grow_every=30, grow_before_end=100, members=2, field=(8, 24), emotion_field=(8,), codebook=(8,), networks_rate=6e-3, planes_rate=2e-2, means_rate=5e-4,
     sh_every=50, preview_every=200, checkpoint_every=200, held_out=4,
 )  # fmt: skip
 TINY = {
     "mouth": {"steps": 12, "static_until": 4, "ensemble_from": 10, "points": 40, "most": 60},
     "face": {"steps": 40, "static_until": 10, "ensemble_from": 34, "points": 120, "most": 200},
-    "fuse_steps": 8, "grow_from": 4, "grow_every": 6, "grow_before_end": 4, "grow_gradient": 1e-5, "checkpoint_every": 7, "preview_every": 500,
+    "weigh_steps": 9, "fuse_steps": 8, "grow_from": 4, "grow_every": 6, "grow_before_end": 4, "grow_gradient": 1e-5, "checkpoint_every": 7, "preview_every": 500,
     "log_every": 5, "members": 2, "field": [8], "emotion_field": [4], "codebook": [4], "likelihood": 0.001,
 }  # fmt: skip
 
@@ -98,7 +98,7 @@ def test_what_it_leaves_behind(trained: tuple[Path, dict]) -> None:
     path, result = trained
     work = path.with_name(path.name + ".train")
     lines = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
-    assert {line["part"] for line in lines} == {"mouth", "face", "fuse"} and {"psnr", "psnr_head", "cpu"} <= set(lines[-1])
+    assert {line["part"] for line in lines} == {"mouth", "face", "weigh", "fuse"} and {"psnr", "psnr_head", "cpu"} <= set(lines[-1])
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
     page = (work / "report.html").read_text()
     assert "held_out_val.png" in page and (work / "held_out_val.png").stat().st_size > 1000 and "<polyline" in page
@@ -293,15 +293,50 @@ def test_phases_and_what_trains(folder: Path, tmp_path: Path) -> None:
         name, degree = trainer.name, trainer.degree
         found = trainer.step_once()
         assert np.isfinite(found["loss"]) and 0 <= degree <= 1
-        moved = {b for b, state in nets.items() if any(not v.equal(trainer.scene.nets[b].state_dict()[k]) for k, v in state.items())}
-        assert moved == (set() if kind.split()[1] in ("static", "fuse") else {name})
-        if name == "fuse":
+        changed = {b: {k for k, v in state.items() if not v.equal(trainer.scene.nets[b].state_dict()[k])} for b, state in nets.items()}
+        moved = {b for b, names in changed.items() if names}
+        assert moved == {"static": set(), "fuse": set(), "weigh": {"face", "mouth"}}.get(kind.split()[1], {name})
+        if name == "weigh":
+            assert all(".logvar." in k for names in changed.values() for k in names)
+        if name in ("weigh", "fuse"):
             assert all(trainer.scene.splats[b].parameters["means"].equal(value) for b, value in means.items())
         if kind == "face ensemble":
             out = trainer.scene.motion("face", trainer.material.val[0])
             assert out.view_means["exp"].shape[0] == 2 and bool((state_variance("face", out) > 0).all())
     parts = [f"{b} {p}" for b in ("mouth", "face") for p in ("static", "single", "ensemble")]
-    assert seen == [*parts, "fuse fuse"]
+    assert seen == [*parts, "weigh weigh", "fuse fuse"]
+
+
+def test_a_spoilt_view_loses_weight(folder: Path) -> None:
+    """The variances learn to rise with noise on their view, much less without it, and nothing else changes."""
+    config = replace(
+        SMALL, mouth=BranchPlan(1, 0, 1, 40, 40), face=BranchPlan(60, 10, 50, 80, 80), weigh_steps=150, weigh_rate=2e-2, swapped=0.0
+    )
+    trainer = Trainer(Material(read_data(folder), find_sources([]), CPU), config)
+    while trainer.name != "weigh":
+        trainer.step_once()
+    net, material = trainer.scene.nets["face"], trainer.material
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    means = trainer.scene.splats["face"].parameters["means"].detach()[:40]
+    each = [material.views(frame) for frame in material.train[::4]]
+    clean = {view: torch.cat([one[view] for one in each]) for view in each[0]}
+
+    def spoilt(view: str, level: float) -> dict[str, torch.Tensor]:
+        noise = torch.randn(clean[view].shape, generator=torch.Generator().manual_seed(3))
+        return clean | {view: clean[view] + level * material.spread(view) * noise}
+
+    def variances(views: dict[str, torch.Tensor], view: str) -> float:
+        with torch.no_grad():
+            return float(net.statistics(means, views)[view][1].mean())
+
+    was = {view: variances(clean, view) for view in ("exp", "emotion")}
+    while trainer.name == "weigh":
+        trainer.step_once()
+    for view in was:
+        still, quiet, loud = (variances(spoilt(view, level), view) for level in (0.0, 0.3, 1.5))
+        assert still < quiet < loud and still - was[view] < loud - still + 0.1, view
+    assert variances(spoilt("exp", 1.5), "exp") - variances(clean, "exp") > 0.3
+    assert all(value.equal(net.state_dict()[name]) for name, value in before.items() if ".logvar." not in name)
 
 
 @pytest.mark.parametrize("kind", ["depth", "hull", "random"])

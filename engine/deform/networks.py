@@ -247,6 +247,29 @@ class BranchNetwork(nn.Module):
         means = means if subset is None else means[subset]
         position = self.field(means)
         gates = self.gates(position) if self.branch == "face" else (None, None)
+        statistics = self._statistics(means, position, gates, views, members)
+        stacked = [torch.stack([pair[i].flatten(1, 2) for pair in statistics.values()]) for i in (0, 1)]
+        fused = fuse(*stacked).reshape(-1, len(means), self.sizes.latent)
+        state = self.fuse["fc"](torch.cat([fused, position.expand(len(fused), -1, -1)], -1))
+        out = {name: head[1](head[0](state.relu()).relu()) for name, head in self.heads.items()}
+        return BranchOutput(
+            out["means"] * out["means"].new_tensor(MEANS_FACTOR[self.branch]),
+            out.get("quats"),
+            out.get("scales"),
+            {view: pair[0] for view, pair in statistics.items()},
+            {view: pair[1] for view, pair in statistics.items()},
+            *gates,
+        )
+
+    def statistics(self, means: Tensor, views: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """View -> mean and log-variance [T,F,M,L] of all members (eq. 8) for Gaussians at [M,3]; see `forward`. Nothing is fused."""
+        position = self.field(means)
+        return self._statistics(means, position, self.gates(position) if self.branch == "face" else (None, None), views, None)
+
+    def _statistics(
+        self, means: Tensor, position: Tensor, gates: tuple[Tensor | None, Tensor | None], views: Mapping[str, Tensor],
+        members: int | Mapping[str, int] | None,
+    ) -> dict[str, tuple[Tensor, Tensor]]:  # fmt: skip
         frame = self._frame(means, gates, views)
         statistics: dict[str, tuple[Tensor, Tensor]] = {}
         for view in VIEWS[self.branch]:
@@ -260,18 +283,7 @@ class BranchNetwork(nn.Module):
             own = own.unflatten(-1, (-1, self.sizes.hidden)).movedim(2, 0)
             mean, logvar = net(own.flatten(1, 2), chosen)
             statistics[view] = mean.unflatten(1, own.shape[1:3]), self._bounded(logvar).unflatten(1, own.shape[1:3])
-        stacked = [torch.stack([pair[i].flatten(1, 2) for pair in statistics.values()]) for i in (0, 1)]
-        fused = fuse(*stacked).reshape(-1, len(means), self.sizes.latent)
-        state = self.fuse["fc"](torch.cat([fused, position.expand(len(fused), -1, -1)], -1))
-        out = {name: head[1](head[0](state.relu()).relu()) for name, head in self.heads.items()}
-        return BranchOutput(
-            out["means"] * out["means"].new_tensor(MEANS_FACTOR[self.branch]),
-            out.get("quats"),
-            out.get("scales"),
-            {view: pair[0] for view, pair in statistics.items()},
-            {view: pair[1] for view, pair in statistics.items()},
-            *gates,
-        )
+        return statistics
 
     def gates(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """What position features [M,64] of the face multiply the audio's channels [M,C] and the action units [M,6] with."""

@@ -40,6 +40,8 @@ class TrainConfig:
 
     Attributes:
         mouth, face: see BranchPlan.
+        weigh_steps: steps in which the log-variances alone learn what a spoilt view is, see `weigh` (paper: none; ours). weigh_rate: their
+            Adam's, falling to 0. weigh_gain: how much more variance there is for noise as large as the signal (ours).
         fuse_steps: both together, geometry and motion kept; SH and opacity of the face and SH of the mouth train (paper: 10,000).
         seed: of everything random (ours).
 
@@ -49,8 +51,8 @@ class TrainConfig:
             same).
         logvar_bound: log-variances pass b tanh(v / b); without it one of our runs went NaN (ours).
         still_hair: what lies in the hair when the static phase ends is not moved by the networks: a third less work (paper: no).
-        swapped: share of the pictures whose audio and style views are another moment's. Otherwise the networks learn each sentence by its
-            sound, and f_exp and f_emotion, which carry over to others, stay unused (paper: none; ours).
+        swapped: share of the pictures whose style view is another moment's. Otherwise the manner of the voice tells the emotion, and f_emotion,
+            the slider's, stays unused (paper: none; ours).
         without: views that stay zero in training, for ablations (ours).
 
         start: where Gaussians begin: `random` in a cube of +-0.1 (paper); `depth`: on the surface that the data's depth gives; `hull`:
@@ -92,6 +94,9 @@ class TrainConfig:
 
     mouth: BranchPlan = BranchPlan(2600, 400, 2200, 500, 800)
     face: BranchPlan = BranchPlan(8000, 1200, 7000, 3600, 4200)
+    weigh_steps: int = 500
+    weigh_rate: float = 1e-2
+    weigh_gain: float = 4.0
     fuse_steps: int = 800
     seed: int = 0
 
@@ -155,7 +160,7 @@ class TrainConfig:
     def quick(cls) -> TrainConfig:
         """Minutes on a processor, to see whether the data is right."""
         return replace(
-            cls(), mouth=BranchPlan(600, 150, 540, 300, 400), face=BranchPlan(1800, 500, 1650, 2200, 2500), fuse_steps=200,
+            cls(), mouth=BranchPlan(600, 150, 540, 300, 400), face=BranchPlan(1800, 500, 1650, 2200, 2500), weigh_steps=150, fuse_steps=200,
             members=3, grow_before_end=300, preview_every=300, preset="quick",
         )  # fmt: skip
 
@@ -163,8 +168,8 @@ class TrainConfig:
     def paper(cls) -> TrainConfig:
         """The paper's sizes and schedule; for a graphics card."""
         return replace(
-            cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), fuse_steps=10_000,
-            members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
+            cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), weigh_steps=0,
+            fuse_steps=10_000, members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
             still_hair=False, swapped=0.0,
             planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, attention=1e-4, log_every=100, preview_every=2500,
             checkpoint_every=1000, preset="paper",
@@ -187,7 +192,7 @@ class TrainConfig:
     @property
     def total(self) -> int:
         """Steps of all parts."""
-        return self.mouth.steps + self.face.steps + self.fuse_steps
+        return self.mouth.steps + self.face.steps + self.weigh_steps + self.fuse_steps
 
     def as_json(self) -> str:
         """All values, sorted by name."""

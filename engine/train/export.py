@@ -86,7 +86,7 @@ def provenance(trainer: Trainer) -> str:
     starts = ", ".join(f"{branch}: {kind}" for branch, kind in trainer.starts.items())
     lines.append(
         f"Trained on {len(material.train)} pictures of {material.size[0]} x {material.size[1]} ({config.preset}; {config.mouth.steps} + "
-        f"{config.face.steps} + {config.fuse_steps} steps; Gaussians began at {starts}); {material.sources.origin}."
+        f"{config.face.steps} + {config.weigh_steps} + {config.fuse_steps} steps; Gaussians began at {starts}); {material.sources.origin}."
     )
     if "mouth" not in trainer.scene.splats:
         lines.append("No picture shows the inside of the mouth: there is none.")

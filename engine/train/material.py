@@ -64,6 +64,9 @@ class Material:
         self._frames = {frame.number: frame for frames in data.splits.values() for frame in frames}
         self._row = {number: row for row, number in enumerate(self._frames)}
         self._views = self._heard(without)
+        rows = [self._row[frame.number] for frame in self.train]
+        deviations = {view: values[rows].std(0, correction=0, keepdim=True) for view, values in self._views.items()}
+        self._spread = {view: deviation.clamp(min=0.1 * float(deviation.mean())) for view, deviation in deviations.items()}
         self._kept: OrderedDict[int, Shown] = OrderedDict()
         self._room = max(8, memory // (4 * 11 * data.width * data.height))
 
@@ -88,6 +91,11 @@ class Material:
         """What the networks get for one picture, each [1, ...]."""
         row = self._row[frame.number]
         return {view: values[row : row + 1] for view, values in self._views.items()}
+
+    def spread(self, view: str) -> Tensor:
+        """How far each number of a view goes from its mean over the training pictures, as one standard deviation [1, ...]; at least a tenth of
+        the view's mean one, so that what stands still in the data is not taken for certain."""
+        return self._spread[view]
 
     def camera(self, frame: Frame) -> Tensor:
         """[1,4,4] world to camera."""

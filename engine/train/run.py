@@ -20,7 +20,7 @@ from .journal import Clock, Journal
 from .material import Material, spaced
 from .perceptual import Lpips
 from .sources import Sources, find_sources
-from .trainer import FUSE, Trainer
+from .trainer import FUSE, WEIGH, Trainer
 
 Progress = Callable[[int, int, str], None]
 """(steps done, steps in all, a line of text)."""
@@ -89,7 +89,7 @@ def train_avatar(
 def _loop(
     trainer: Trainer, work: Path, journal: Journal, clock: Clock, identity: str, created: str, progress: Progress
 ) -> None:
-    config, total = trainer.config, sum(_steps(trainer, part) for part in trainer.parts)
+    config, total = trainer.config, sum(trainer.steps_of(part) for part in trainer.parts)
     val = trainer.material.val or trainer.material.train
     pictures, measured = spaced(val, report.COLUMNS), spaced(val, config.held_out)
     clock.pause()
@@ -134,12 +134,8 @@ def _kind(trainer: Trainer) -> str:
     return f"{trainer.name} {trainer.phase}"
 
 
-def _steps(trainer: Trainer, part: str) -> int:
-    return trainer.config.fuse_steps if part == FUSE else getattr(trainer.config, part).steps
-
-
 def _all_steps(trainer: Trainer) -> int:
-    return sum(_steps(trainer, part) for part in trainer.parts[: trainer.part]) + trainer.step
+    return sum(trainer.steps_of(part) for part in trainer.parts[: trainer.part]) + trainer.step
 
 
 def _ahead(trainer: Trainer) -> dict[str, int]:
@@ -147,8 +143,8 @@ def _ahead(trainer: Trainer) -> dict[str, int]:
     found = {}
     for number, part in enumerate(trainer.parts[trainer.part :]):
         done = trainer.step if number == 0 else 0
-        if part == FUSE:
-            found[f"{part} fuse"] = trainer.config.fuse_steps - done
+        if part in (WEIGH, FUSE):
+            found[f"{part} {part}"] = trainer.steps_of(part) - done
             continue
         plan = getattr(trainer.config, part)
         edges = [0, min(plan.static_until, plan.steps), min(max(plan.ensemble_from, plan.static_until), plan.steps), plan.steps]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +30,7 @@ class Scene:
         return [branch for branch in ("face", "mouth") if branch in self.splats]
 
     def motion(
-        self, branch: str, frame: Frame, members: dict[str, int] | None = None, other: Frame | None = None
+        self, branch: str, frame: Frame, members: dict[str, int] | None = None, views: Mapping[str, Tensor] | None = None
     ) -> BranchOutput:
         """What the networks say for one picture and the Gaussians that move.
 
@@ -37,13 +38,11 @@ class Scene:
 
         Args:
             members: one of each view; None: all.
-            other: whose audio and style views are put in the place of the picture's own.
+            views: what they get; None: the picture's own.
         """
         splats = self.splats[branch]
         rows = None if splats.moving.all() else splats.moving.nonzero()[:, 0]
-        views = dict(self.material.views(frame))
-        if other is not None:
-            views |= {view: self.material.views(other)[view] for view in ("audio", "style")}
+        views = self.material.views(frame) if views is None else views
         return self.nets[branch](splats.parameters["means"].detach(), views, subset=rows, members=members)
 
     def draw_branch(

@@ -1,4 +1,4 @@
-"""The steps of training: mouth, face, then both (paper sec 2.4)."""
+"""The steps of training: mouth, face, their variances, then both (paper sec 2.4)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..dataset import Frame
 from ..deform.networks import BranchNetwork, BranchOutput
-from ..deform.parameters import NetworkSizes
+from ..deform.parameters import LEAK, NetworkSizes
 from .config import BranchPlan, TrainConfig
 from .densify import Densifier, Rules
 from .losses import alpha_loss, attention_loss, likelihood_loss, motion_size, picture_loss, state_variance
@@ -19,8 +19,11 @@ from .perceptual import Lpips
 from .scene import Scene
 from .splats import Splats
 from .start import begin, outside_hair
+from .weigh import Weigher
 
-FUSE = "fuse"
+WEIGH, FUSE = "weigh", "fuse"
+AUDIO_GATE = 8.0
+"""What the first weights of both layers of the audio's attention are multiplied with: position features are small."""
 EMOTION_QUERY, EMOTION_PLANES = 4.0, 3.0
 """What the emotion view's first weights are multiplied with: prototypes then differ in its inputs by about as much as sounds do in theirs."""
 
@@ -37,11 +40,12 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.scene = Scene(material, {}, {})
         self.mouthed = material.with_mouth(material.train)
-        self.parts: tuple[str, ...] = (("mouth",) if self.mouthed else ()) + ("face", FUSE)
+        self.parts: tuple[str, ...] = (("mouth",) if self.mouthed else ()) + ("face",) + ((WEIGH,) if config.weigh_steps else ()) + (FUSE,)
         self.part, self.step = 0, 0
         self.starts: dict[str, str] = {}
         self.networks: torch.optim.Optimizer | None = None
         self.densifier: Densifier | None = None
+        self.weigher: Weigher | None = None
         self.background = torch.tensor(config.background, device=material.device)
         self._begin()
 
@@ -63,23 +67,31 @@ class Trainer:
     @property
     def steps(self) -> int:
         """Steps of the part that trains."""
-        return self.config.fuse_steps if self.name == FUSE else self.plan.steps
+        return self.steps_of(self.name)
+
+    def steps_of(self, part: str) -> int:
+        """Steps of a part."""
+        own = {WEIGH: self.config.weigh_steps, FUSE: self.config.fuse_steps}
+        return own[part] if part in own else getattr(self.config, part).steps
 
     @property
     def phase(self) -> str:
-        """`static`, `single` (one random member), `ensemble` (all) or `fuse`."""
-        if self.name == FUSE:
-            return FUSE
+        """`static`, `single` (one random member), `ensemble` (all), `weigh` or `fuse`."""
+        if self.name in (WEIGH, FUSE):
+            return self.name
         return "static" if self.step < self.plan.static_until else "single" if self.step < self.plan.ensemble_from else "ensemble"
 
     @property
     def degree(self) -> int:
         """SH degree in use."""
-        return self.config.sh_degree if self.name == FUSE else min(self.config.sh_degree, self.step // self.config.sh_every)
+        return self.config.sh_degree if self.name in (WEIGH, FUSE) else min(self.config.sh_degree, self.step // self.config.sh_every)
 
     def step_once(self) -> dict[str, float]:
         """One picture. Returns the losses (before their weights) and what a refinement did."""
-        found = self._fuse() if self.name == FUSE else self._branch(self.name)
+        if self.name == WEIGH:
+            found = {"loss": float(self.weigher.step(self.step / self.steps, self.generator))}
+        else:
+            found = self._fuse() if self.name == FUSE else self._branch(self.name)
         self.step += 1
         if self.step >= self.steps:
             self.part, self.step = self.part + 1, 0
@@ -93,10 +105,14 @@ class Trainer:
         if self.done:
             return
         config, name = self.config, self.name
-        if name == FUSE:
+        if name in (WEIGH, FUSE):
             for net in self.scene.nets.values():
                 net.requires_grad_(False)
             self.networks = self.densifier = None
+            self.weigher = Weigher(self.scene, config) if name == WEIGH else None
+        if name == WEIGH:
+            return
+        if name == FUSE:
             self.scene.splats["face"].train(self._rates(("sh", "sh_rest", "opacities")))
             if "mouth" in self.scene.splats:
                 self.scene.splats["mouth"].train(self._rates(("sh", "sh_rest")))
@@ -109,7 +125,12 @@ class Trainer:
             for head in self.scene.nets[name].heads.values():  # motion begins at none, where the static phase ended
                 head[1].weight.zero_()
                 head[1].bias.zero_()
+            # torch's first weights shrink the sound to a thousandth on its way, and it would never be heard beside the other views.
+            for layer in (*self.scene.nets[name].audio.conv, *self.scene.nets[name].audio.fc):
+                nn.init.kaiming_normal_(layer.weight, a=LEAK)
             if name == "face":
+                for layer in self.scene.nets[name].channel:
+                    layer.weight.mul_(AUDIO_GATE)
                 # The action units' attention ends in a ReLU without bias: where it starts below 0 it never learns, so start above.
                 for layer in self.scene.nets[name].au.attention:
                     layer.weight.abs_()
@@ -140,15 +161,14 @@ class Trainer:
     def _branch(self, branch: str) -> dict[str, float]:
         config, scene, splats, phase = self.config, self.scene, self.scene.splats[branch], self.phase
         frames = self.mouthed if branch == "mouth" else self.material.train
-        frame, other = self._drawn(frames), self._drawn(self.material.train)
-        if float(torch.rand((), generator=self.generator)) >= config.swapped:
-            other = None
+        frame = self._drawn(frames)
+        views = self._views(frame)
         shown = self.material.shown(frame)
         net, out = scene.nets[branch], None
         if branch == "face" and config.still_hair and self.step == self.plan.static_until:
             splats.moving = outside_hair(splats, self.material)
         if phase != "static":
-            out = scene.motion(branch, frame, net.random_members(self.generator) if phase == "single" else None, other)
+            out = scene.motion(branch, frame, net.random_members(self.generator) if phase == "single" else None, views)
         features, attends = self._features(branch, out)
         drawn = scene.draw_branch(branch, frame, out, self.degree, self.background, features)
         drawn.means2d.retain_grad()
@@ -185,6 +205,13 @@ class Trainer:
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             self.networks.step()
         return {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in parts.items()} | self._refine(splats)
+
+    def _views(self, frame: Frame) -> dict[str, Tensor]:
+        """What the networks get for a training picture: its own views, in some pictures with another moment's manner of speaking."""
+        views, other = dict(self.material.views(frame)), self._drawn(self.material.train)
+        if float(torch.rand((), generator=self.generator)) < self.config.swapped:
+            views["style"] = self.material.views(other)["style"]
+        return views
 
     def _drawn(self, frames: list[Frame]) -> Frame:
         return frames[int(torch.randint(len(frames), (), generator=self.generator))]
@@ -242,6 +269,7 @@ class Trainer:
             "splats": {branch: splats.state() for branch, splats in self.scene.splats.items()},
             "nets": {branch: net.state_dict() for branch, net in self.scene.nets.items()},
             "networks": self.networks.state_dict() if self.networks is not None else None,
+            "weigher": None if self.weigher is None else self.weigher.state(),
             "densifier": None if self.densifier is None else [self.densifier.sums, self.densifier.seen],
         }  # fmt: skip
 
@@ -256,8 +284,10 @@ class Trainer:
             net.load_state_dict(state["nets"][branch])
         if self.done:
             return
-        if self.name == FUSE:
+        if self.name in (WEIGH, FUSE):
             self._begin()
+            if self.weigher is not None:
+                self.weigher.restore(state["weigher"])
         else:
             self._install(self.name, self.scene.splats[self.name], self.scene.nets[self.name])
             self.networks.load_state_dict(state["networks"])
@@ -283,7 +313,7 @@ def optimiser(net: BranchNetwork, config: TrainConfig) -> torch.optim.AdamW:
         factor = config.audio_attention if name.startswith("audio.attention.") else 1.0
         rate = config.planes_rate if "field." in name else config.networks_rate * factor
         groups.setdefault(rate, []).append(parameter)
-    return torch.optim.AdamW([{"params": group, "lr": rate, "peak": rate} for rate, group in groups.items()], weight_decay=0.0, fused=True)
+    return torch.optim.AdamW([{"params": group, "lr": rate, "peak": rate} for rate, group in groups.items()], weight_decay=0.0, eps=1e-15, fused=True)
 
 
 def _inside(picture: Tensor, mask: Tensor) -> Tensor:
