@@ -163,14 +163,12 @@ def test_code_in_a_checkpoint_never_runs(tmp_path: Path, zipped: bool) -> None:
     refused(write(tmp_path / "b.pth", torch.nn.Linear(2, 2)))
 
 
-@pytest.mark.parametrize("name", ["branch", "3dgs", "family", "weights", "number", "short"])
+@pytest.mark.parametrize("name", ["branch", "3dgs", "weights", "number", "short"])
 def test_other_checkpoints_are_named(tmp_path: Path, name: str) -> None:
     face, state, mouth, mouth_state = authors_checkpoint()
-    plain = OrderedDict((k, v) for k, v in state.items() if not k.startswith("fuse_net"))
     content, why = {
         "branch": ([face, state, {"state": {}}], "one branch alone"),
         "3dgs": ([face[:12], 30000], "plain 3DGS"),
-        "family": ([face, plain, mouth, mouth_state], "without UA-3DTalk's uncertainty networks"),
         "weights": (state, "dictionary of weights"),
         "number": (3, "not laid out"),
         "short": ([face[:12], state, mouth, mouth_state], "12 entries"),
@@ -282,9 +280,9 @@ def test_odd_ply_files_are_refused(tmp_path: Path) -> None:
         assert "opacity" in refused(write_ply(path, columns | {"opacity": np.array([0, value, 0, 0], np.float32)}))
     assert "beyond all size" in refused(write_ply(path, columns | {"scale_1": np.full(4, 1e4, np.float32)}))
     assert "no Gaussians" in refused(write_ply(path, {k: v[:0] for k, v in columns.items()}))
-    packed = {k: np.zeros(4, np.uint32) for k in ("packed_position", "packed_rotation", "packed_scale", "packed_color")}
-    assert "compressed" in refused(write_ply(path, packed))
     path.write_bytes(b"ply\nformat ascii 1.0\nelement face 1\nproperty list uchar int i\nend_header\n3 0 1 2\n")
+    assert "lists" in refused(path)
+    path.write_bytes(b"ply\nformat ascii 1.0\nelement face 1\nproperty int i\nend_header\n3\n")
     assert "vertex" in refused(path)
     path.write_bytes(b"ply\nformat ascii 1.0\nelement vertex 1\nproperty list uchar float x\nend_header\n1 0\n")
     refused(path)

@@ -2,12 +2,15 @@
 
 The file is a pickle of (face Gaussians, face networks, mouth Gaussians, mouth networks). It is read with
 `weights_only=True`: a pickle that wants anything but tensors, numbers and plain containers is refused before it runs.
+TalkingGaussian, from which UA-3DTalk descends, lays its checkpoints out the same way: its Gaussians are ours, its networks are
+others (hashed planes, one decoder without members or variances) and are left out.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
+import zipfile
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -32,6 +35,9 @@ VIEW_PROVIDERS = {
     "au": "authors/openface",
 }
 """The authors' own extractors, none of which is built in: such an avatar is driven by features from a file."""
+
+STILL = "Imported from the checkpoint {}: its networks are not UA-3DTalk's (no `fuse_net`) and do not fit them, so it does not talk."
+"""Provenance of a talking head of the same family whose Gaussians alone could be taken."""
 
 _VIEW_OF_NET = {"audio": "audio", "content": "exp", "style": "style", "emotion": "emotion"}
 _LAYER = {"fc1": "fc1", "fc_mu": "mean", "fc_var": "logvar"}
@@ -68,23 +74,30 @@ def import_checkpoint(
 
     Returns:
         An avatar that is composited `layered`, without emotion prototypes (the file holds none): its emotion vocabulary
-        is empty and its views name the authors' own features.
+        is empty and its views name the authors' own features. Of a checkpoint whose networks are not UA-3DTalk's, the
+        Gaussians alone: a static avatar, which its provenance says.
 
     Raises:
         UserError: not such a checkpoint (told apart: other checkpoints of the family), damaged, or of wrong shapes.
     """
     path = Path(path)
     face, face_net, mouth, mouth_net = _parts(_load(path), path)
+    talks = any(str(key).startswith("fuse_net.") for key in face_net)
     tensors: dict[str, np.ndarray] = {}
     sizes: dict[str, NetworkSizes] = {}
     for branch, gaussians, state in ((BRANCHES[0], face, face_net), (BRANCHES[1], mouth, mouth_net)):
         tensors |= {f"{branch}.{key}": value for key, value in _gaussians(gaussians, branch, path).items()}
+        if not talks:
+            continue
         network = network_tensors(state, branch, path)
         sizes[branch] = check_network(branch, network, str(path))
         tensors |= {f"{branch}.net.{key}": network[key] for key in shapes(branch, sizes[branch])}
-    frame, mouth_frame = sizes["face"].frame_shapes("face"), sizes["mouth"].frame_shapes("mouth")
-    if any(frame[view] != shape for view, shape in mouth_frame.items()):
-        raise _refuse(path, "its face and mouth networks take features of different sizes")
+    views: dict[str, View] = {}
+    if talks:
+        frame, mouth_frame = sizes["face"].frame_shapes("face"), sizes["mouth"].frame_shapes("mouth")
+        if any(frame[view] != shape for view, shape in mouth_frame.items()):
+            raise _refuse(path, "its face and mouth networks take features of different sizes")
+        views = {view: View(VIEW_PROVIDERS[view], 1, list(shape), VIEW_RATE) for view, shape in frame.items()}
     meta = AvatarMeta(
         name=name or path.stem,
         metres_per_unit=metres_per_unit,
@@ -92,8 +105,8 @@ def import_checkpoint(
         front=front,
         composite="layered",
         emotions=[],
-        views={view: View(VIEW_PROVIDERS[view], 1, list(shape), VIEW_RATE) for view, shape in frame.items()},
-        provenance=f"Imported from the UA-3DTalk checkpoint {path.name}.",
+        views=views,
+        provenance=f"Imported from the UA-3DTalk checkpoint {path.name}." if talks else STILL.format(path.name),
         created=datetime.date.today().isoformat(),
     )
     return Avatar(meta, tensors)
@@ -110,7 +123,7 @@ def network_tensors(state: Mapping[str, Any], branch: str, path: Path) -> dict[s
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise _refuse(path, f"entry {key!r} of its {branch} networks is no tensor")
-        array = _array(value)
+        array = _array(value, path)
         if match := _MEMBER.fullmatch(key):
             target = f"fuse.{_VIEW_OF_NET[match[1]]}.{_LAYER[match[3]]}.{match[4]}"
             ensembles.setdefault(target, {})[int(match[2])] = array
@@ -137,14 +150,26 @@ def _load(path: Path) -> Any:
     numbers: list[Any] = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype]
     numbers += [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)]
     try:
+        _check_packing(path)
         with torch.serialization.safe_globals(numbers):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.", "Check the path and its permissions.") from error
+    except UserError:
+        raise
     except Exception as error:  # torch names no base class for what a damaged or hostile file raises
         if "weights only" in str(error).lower():
             raise _refuse(path, "it is damaged, or holds more than tensors and numbers, which would have to run code") from error
         raise _refuse(path, "it is damaged, cut short, or no PyTorch file") from error
+
+
+def _check_packing(path: Path) -> None:
+    """Refuse an archive that unpacks to far more than it is: PyTorch stores its tensors as they are."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(item.file_size for item in archive.infolist())
+        if unpacked > 2 * path.stat().st_size:
+            raise _refuse(path, "it unpacks to more than its size, which no checkpoint does")
 
 
 def _parts(content: Any, path: Path) -> tuple[Any, Any, Any, Any]:
@@ -158,8 +183,6 @@ def _parts(content: Any, path: Path) -> tuple[Any, Any, Any, Any]:
 
     if isinstance(content, (tuple, list)):
         if len(content) == 4 and is_set(content[0]) and is_net(content[1]) and is_set(content[2]) and is_net(content[3]):
-            if not any(str(key).startswith("fuse_net.") for key in content[1]):
-                raise _refuse(path, "a talking head of the same family, but without UA-3DTalk's uncertainty networks (`fuse_net`)")
             return tuple(content)  # type: ignore[return-value]
         if len(content) in (2, 3) and is_set(content[0]) and is_net(content[1]):
             raise _refuse(path, "the checkpoint of one branch alone, before face and mouth were fused")
@@ -178,7 +201,7 @@ def _gaussians(fields: Any, branch: str, path: Path) -> dict[str, np.ndarray]:
     for label, value in given.items():
         if not isinstance(value, torch.Tensor):
             raise _refuse(path, f"the {label} of its {branch} Gaussians are no tensor")
-    array = {label: _array(value) for label, value in given.items()}
+    array = {label: _array(value, path) for label, value in given.items()}
     n = len(array["means"]) if array["means"].ndim else 0
     bands = array["SH rest"].shape[1] if array["SH rest"].ndim == 3 else -1
     wanted = {"means": (n, 3), "SH dc": (n, 1, 3), "SH rest": (n, bands, 3), "scales": (n, 3), "quats": (n, 4), "opacities": (n, 1)}
@@ -199,8 +222,13 @@ def _gaussians(fields: Any, branch: str, path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().to_dense().to(torch.float32).contiguous().numpy()
+def _array(tensor: torch.Tensor, path: Path) -> np.ndarray:
+    # One that is sparse, or repeats its numbers, may be far larger than the file.
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.is_meta:
+        raise _refuse(path, f"a tensor of kind {tensor.layout} {tensor.dtype} is among its weights")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise _refuse(path, f"a tensor of shape {tuple(tensor.shape)} is larger than what the file holds of it")
+    return tensor.detach().to(torch.float32).contiguous().numpy()
 
 
 def _refuse(path: Path, why: str) -> UserError:
