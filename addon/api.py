@@ -21,12 +21,12 @@ import bpy
 import numpy as np
 
 from ..engine.errors import UserError
+from ..engine.shot.stale import StaleReport
 from . import audio, automatic, avatar, baking, compat, compositing, frames, keys, proxy, session, status, uncertainty
 from .core.channels import INTENSITY_MAX
 from .core.keying import Span
 from .core.performance import BlinkShape, channels_of, decay_shape, usual_timing
 from .core.presets import all_weights, preset_weights, weights_of
-from .core.stale import StaleReport
 from .core.trust import QUANTITIES, Trust
 from .draw.viewport import ENGINE
 

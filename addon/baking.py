@@ -10,11 +10,12 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from ..engine.cache import SHOT_FILE
 from ..engine.errors import Cancelled, UserError
 from ..engine.shot import Shot, save_shot
 from ..engine.worker.client import Job
 from . import avatar, curves, frames, session, shots
-from .core.paths import PENDING_FILE, SHOT_FILE, clear_cache, is_cache, is_temporary, new_cache_name, take_along
+from .core.paths import PENDING_FILE, clear_cache, is_cache, is_temporary, new_cache_name, take_along
 from .core.states import FrameTable
 from .core.timing import nearest_first
 from .places import folder_of

@@ -19,11 +19,12 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from ..engine.cache import SHOT_FILE
 from ..engine.errors import UserError
 from ..engine.shot import Shot, frame_keys, save_shot
 from ..engine.worker.client import Job
 from . import avatar, baking, compat, curves, feedback, frames, idle, session, status
-from .core.paths import SHOT_FILE, is_cache, take_along, temporary_folder
+from .core.paths import is_cache, take_along, temporary_folder
 from .core.playback import baked_keys
 from .core.states import MISSING, OUTDATED, outwards
 from .draw import strip

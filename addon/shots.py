@@ -9,12 +9,12 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from ..engine.cache import SHOT_FILE
 from ..engine.errors import UserError
 from ..engine.shot import Shot, load_shot
 from . import audio, curves
 from .avatar import file_of, hash_of
 from .core.channels import Source, build_shot
-from .core.paths import SHOT_FILE
 from .core.timing import Placement, whole_frames
 
 

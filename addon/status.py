@@ -15,12 +15,12 @@ from pathlib import Path
 import bpy
 import numpy as np
 
+from ..engine.cache import SHOT_FILE
 from ..engine.errors import UserError
 from ..engine.shot import Shot, frame_keys
+from ..engine.shot.stale import StaleReport, stale_report
 from . import avatar, baking, curves, frames, idle, shots
-from .core.paths import SHOT_FILE
 from .core.playback import baked_keys
-from .core.stale import StaleReport, stale_report
 from .core.states import FrameTable
 from .places import folder_of
 

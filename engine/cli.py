@@ -6,13 +6,17 @@ import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 from . import __version__
+from .bake.cli import add as add_bake
+from .bake.cli import frame_range
 from .errors import Cancelled, UserError
 from .evaluate.cli import add as add_evaluate
+from .events import INTERRUPTED, REFUSED
+from .events import Events as Printer
+from .exporters.cli import add as add_export
 from .prepare.cli import add as add_prepare
 from .priors.cli import add as add_train_priors
 from .priors.emotion_cli import add as add_train_emotion
@@ -24,7 +28,7 @@ Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 refused (one line on standard error), 2 wrong usage, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         result = options.run(options)
         if result is not None:
@@ -33,14 +37,23 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UserError as error:
-        if options.json:
-            print(json.dumps({"error": error.message, "remedy": error.remedy}))
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        Printer(options.json).error(error)
+        return REFUSED
     except (KeyboardInterrupt, Cancelled):
-        print("interrupted; what was finished until now is kept", file=sys.stderr)
-        return 130
-    return 0 if not result or result.get("ok", True) else 1
+        Printer(options.json).error("interrupted; what was finished until now is kept", INTERRUPTED)
+        return INTERRUPTED
+    return 0 if not result or result.get("ok", True) else REFUSED
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """`--up -Y` as `--up=-Y`: an axis with a minus looks like an option to argparse."""
+    joined: list[str] = []
+    for argument in arguments:
+        if argument in ("-X", "-Y", "-Z") and joined and joined[-1].startswith("--"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,17 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help=".npz with face_d_xyz, face_d_rot, face_d_scale, mouth_d_xyz")
     compute(sub)
 
-    sub = command("bake", _bake, "avatar + sound + emotion -> a cache folder")
-    sub.add_argument("--avatar", type=Path, required=True)
-    sub.add_argument("--audio", type=Path, help="sound file; without it, only emotion and blinks move the face")
-    sub.add_argument("--emotion", type=Path, help="emotion keys (.json); without it, neutral with automatic blinks")
-    sub.add_argument("--fps", type=float, default=25.0)
-    sub.add_argument("--frames", help="FIRST:LAST, inclusive (as long as the sound)")
-    sub.add_argument("--offset", type=float, default=0.0, help="seconds by which the sound starts after frame 0")
-    sub.add_argument("--lead", type=float, default=0.0, metavar="MS", help="milliseconds by which the mouth is ahead of the sound (0; negative: behind)")
-    sub.add_argument("--smoothing", type=float, default=0.0, metavar="S", help="seconds over which what the sound says is averaged (0: off)")
-    sub.add_argument("--out", type=Path, required=True, help="cache folder")
-    compute(sub)
+    add_bake(command, compute)
 
     sub = command("render", _render, "frames of a cache -> PNG or OpenEXR with alpha, depth and uncertainty")
     sub.add_argument("--cache", type=Path, required=True, help="cache folder")
@@ -124,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train_emotion(train_command)
 
     add_evaluate(command)
+    add_export(command)
     add_prepare(command)
 
     sub = command("doctor", _doctor, "what is installed, which device is used, what is missing")
@@ -158,30 +162,6 @@ def _deform(options: argparse.Namespace) -> dict[str, Any]:
     return {"out": str(options.out), "shapes": {name: list(shape) for name, shape in shapes.items()}}
 
 
-def _bake(options: argparse.Namespace) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from .shot import EmotionCurves, compose_shot, load_emotion
-
-    frames = _range(options.frames)
-    if not 0 < options.fps < 100_000:
-        raise UserError(f"{options.fps:g} frames a second cannot be baked.", "Give --fps a number such as 24, 25 or 30.")
-    emotion = EmotionCurves() if options.emotion is None else load_emotion(options.emotion)
-
-    from .audio import read_sound  # scipy and torch load only once the arguments make sense
-    from .bake import Baker, Session
-
-    session = Session(options.device, options.threads)
-    avatar = session.head(options.avatar)
-    duration = 0.0 if options.audio is None else read_sound(options.audio).duration
-    shot = compose_shot(
-        options.avatar, avatar.hash, options.audio, duration, emotion, options.fps, frames, options.offset,
-        options.lead / 1000, options.smoothing,
-    )  # fmt: skip
-    result = Baker(session, shot).bake(options.out, progress=Printer(options.json))
-    return asdict(result)
-
-
 def _freeze(options: argparse.Namespace) -> dict[str, Any]:
     from .deform.freeze import freeze_file
 
@@ -202,7 +182,7 @@ def _render(options: argparse.Namespace) -> dict[str, Any]:
     settings = RenderSettings(
         options.format, options.background, {"cuda": "gsplat"}.get(options.device, options.device), options.threads, options.uncertainty_white
     )
-    return render_frames(options.cache, cameras, options.out, _range(options.frames), settings, Printer(options.json))
+    return render_frames(options.cache, cameras, options.out, frame_range(options.frames), settings, Printer(options.json))
 
 
 def _bench(options: argparse.Namespace) -> dict[str, Any]:
@@ -227,35 +207,6 @@ def _size(text: str) -> tuple[int, int]:
     except ValueError:
         raise UserError(f"--size {text}: not of the form WIDTHxHEIGHT.", "For example --size 1024x1024.") from None
     return width, height
-
-
-def _range(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    try:
-        first, last = (int(part) for part in text.split(":"))
-    except ValueError:
-        raise UserError(f"--frames {text}: not of the form FIRST:LAST.", "For example --frames 0:249.") from None
-    return first, last
-
-
-class Printer:
-    """Progress as JSON lines on standard output, or as one line that is written over on a terminal's standard error."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json, self.last = as_json, 0.0
-
-    def __call__(self, done: int, total: int, text: str, frames: Sequence[int] = ()) -> None:
-        now = time.monotonic()
-        if done < total and now - self.last < 0.5:
-            return
-        self.last = now
-        if self.as_json:
-            print(json.dumps({"progress": done, "total": total, "text": text}), flush=True)
-        elif sys.stderr.isatty():
-            print(f"\r{done}/{total} {text}\033[K", end="" if done < total else "\n", file=sys.stderr, flush=True)
-        else:
-            print(f"{done}/{total} {text}", file=sys.stderr, flush=True)
 
 
 def _doctor(options: argparse.Namespace) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ua3dtalk.addon.core.channels import AU_CHANNELS, CHANNEL_NAMES, CHANNELS, S
 from ua3dtalk.addon.core.keying import plan_keys
 from ua3dtalk.addon.core.playback import CachePool, FrameMissing, baked_keys
 from ua3dtalk.addon.core.presets import PRESETS, all_weights, preset_weights
-from ua3dtalk.addon.core.stale import ranges, stale_report
+from ua3dtalk.engine.shot.stale import ranges, stale_report
 from ua3dtalk.addon.core.states import BAKED, COMPUTING, FAILED, MISSING, OUTDATED, UNKNOWN, FrameTable, outwards
 from ua3dtalk.addon.core.timing import Placement, file_placement, nearest_first, strip_placement, whole_frames
 from ua3dtalk.engine.avatar import EMOTIONS

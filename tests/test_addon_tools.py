@@ -12,7 +12,7 @@ from ua3dtalk.addon.core.channels import CHANNEL_NAMES, CHANNELS, STRENGTH_CHANN
 from ua3dtalk.addon.core.keying import Span, few_keys, plan_performance, plan_values
 from ua3dtalk.addon.core.performance import DECAYS, BlinkShape, Timing, channels_of, decay_shape, usual_timing
 from ua3dtalk.addon.core.presets import PRESETS, all_weights, preset_weights, weights_of
-from ua3dtalk.addon.core.stale import stale_report
+from ua3dtalk.engine.shot.stale import stale_report
 from ua3dtalk.addon.core.timing import file_placement
 from ua3dtalk.addon.core.trust import STANDS_OUT, Trust, next_frame, times
 from ua3dtalk.engine.avatar import EMOTIONS, REGIONS

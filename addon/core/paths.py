@@ -9,13 +9,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ...engine.cache import LOCK_FILE
+from ...engine.cache import LOCK_FILE, SHOT_FILE
 from ...engine.errors import UserError
 
 CACHE_FOLDER = "ua3dtalk_cache"
-SHOT_FILE = "shot.safetensors"
 PENDING_FILE = f"next-{SHOT_FILE}"
-"""In a cache folder: the shot of the last whole bake (tells why frames are out of date), and of the one on its way."""
+"""In a cache folder: the shot of the bake on its way; SHOT_FILE is that of the last whole one."""
 
 
 def safe_name(name: str) -> str:

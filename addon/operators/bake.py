@@ -6,8 +6,8 @@ import bpy
 from bpy.props import BoolProperty, IntProperty
 
 from ...engine.errors import UserError
+from ...engine.shot.stale import count
 from .. import api, avatar, baking, frames, live, status
-from ..core.stale import count
 from ..feedback import reporting, tag_redraw
 from ..places import folder_of
 from .target import OnAvatar, target

@@ -26,6 +26,8 @@ from ..files import atomic_write
 FORMAT_VERSION = 2
 LOCK_FILE = "writing.lock"
 """In a cache folder while a bake writes there."""
+SHOT_FILE = "shot.safetensors"
+"""In a cache folder: the shot of the last whole bake (`engine.shot.save_shot`), which tells why frames are out of date."""
 SHARES = ("audio", "exp", "style", "emotion")
 """Views of the fused state in the order of a frame's shares; the inside of the mouth has no emotion."""
 MOTION_CHANNELS = 10

@@ -49,7 +49,7 @@ def compose_shot(
     times = numbers / fps - offset + lead
     inside = (times >= 0) & (times < duration) & (sound is not None)
     times = np.where(inside, times, np.nan)
-    curves = emotion.at(numbers / fps, times)
+    curves = emotion.at(numbers / fps - (offset if emotion.of_sound else 0.0), times)
     return Shot(
         avatar=Path(avatar).resolve(),
         avatar_hash=avatar_hash,

@@ -1,4 +1,4 @@
-"""Emotion keys of a JSON file -> per-frame curves.
+"""Emotion keys of a JSON file -> per-frame curves; tables and other programs' files are in `emotion_tables.py`.
 
 The smallest file is `{"fps": 25, "keys": [{"frame": 0, "emotion": "happy", "intensity": 1.0}]}`. A key may give `weights`
 ({emotion: 0..1}) instead of one `emotion`, and `mix` (1: as keyed, 0: as the sound says), `blink`, `brow_raise`, `brow_lower` (0..1),
@@ -22,20 +22,28 @@ from .automatic import automatic_blinks, automatic_brows
 from .shot import STRENGTHS
 
 BLEND = 0.4
+MOST_BYTES = 128 << 20
 CHANNELS = (*EMOTIONS, "intensity", "mix", "blink", "brow_raise", "brow_lower", *STRENGTHS)
-_START = np.array([1.0] + [0.0] * (len(EMOTIONS) - 1) + [1.0, 1.0, 0.0, 0.0, 0.0] + [1.0] * len(STRENGTHS))
-_HIGHEST = {"intensity": 2.0} | dict.fromkeys(STRENGTHS, 2.0)
+START = np.array([1.0] + [0.0] * (len(EMOTIONS) - 1) + [1.0, 1.0, 0.0, 0.0, 0.0] + [1.0] * len(STRENGTHS))
+HIGHEST = {"intensity": 2.0} | dict.fromkeys(STRENGTHS, 2.0)
 
 
 @dataclass
 class EmotionCurves:
-    """Keys in seconds: `times` [K] rising, `values` [K,16] in the order of CHANNELS, `blends` [K] seconds."""
+    """Keys in seconds: `times` [K] rising, `values` [K,16] in the order of CHANNELS, `blends` [K] seconds.
+
+    straight: straight lines from key to key instead of blends. of_sound: `times` count from the sound's beginning, not from frame 0.
+    notes: what a reader had to leave out, in lines.
+    """
 
     times: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    values: np.ndarray = field(default_factory=lambda: _START[None].copy())
+    values: np.ndarray = field(default_factory=lambda: START[None].copy())
     blends: np.ndarray = field(default_factory=lambda: np.zeros(1))
     blink_seed: int | None = 0
     brow_seed: int | None = None
+    straight: bool = False
+    of_sound: bool = False
+    notes: tuple[str, ...] = ()
 
     def at(self, times: np.ndarray, sound_times: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Curves at `times` [F] seconds of the scene.
@@ -46,12 +54,7 @@ class EmotionCurves:
             keyed [F,8], intensity [F], mix [F], au [F,6] (AU1, 4, 5, 6, 7, 45), upper, lower, lips [F].
         """
         times = np.asarray(times, np.float64)
-        value = np.repeat(self.values[:1], len(times), axis=0)
-        for k in range(1, len(self.times)):
-            span = min(self.blends[k], self.times[k] - self.times[k - 1])
-            x = np.clip((times - self.times[k] + span) / span, 0, 1) if span > 0 else (times >= self.times[k]).astype(float)
-            x = (x * x * (3 - 2 * x))[:, None]
-            value = value + (self.values[k] - self.values[k - 1]) * x
+        value = self._straight(times) if self.straight else self._blended(times)
         keyed = value[:, : len(EMOTIONS)]
         intensity, mix, blink, brow_raise, brow_lower, *strengths = value[:, len(EMOTIONS) :].T
         clock = times if sound_times is None else np.where(np.isfinite(sound_times), sound_times, times)
@@ -63,21 +66,50 @@ class EmotionCurves:
         au[:, 0], au[:, 1], au[:, 5] = brow_raise, brow_lower, blink
         return {"keyed": keyed, "intensity": intensity, "mix": mix, "au": au} | dict(zip(STRENGTHS, strengths))
 
+    def _straight(self, times: np.ndarray) -> np.ndarray:
+        return np.stack([np.interp(times, self.times, column) for column in self.values.T], axis=1)
 
-def load_emotion(path: Path) -> EmotionCurves:
-    """Read an emotion file.
+    def _blended(self, times: np.ndarray) -> np.ndarray:
+        value = np.repeat(self.values[:1], len(times), axis=0)
+        for k in range(1, len(self.times)):
+            span = min(self.blends[k], self.times[k] - self.times[k - 1])
+            x = np.clip((times - self.times[k] + span) / span, 0, 1) if span > 0 else (times >= self.times[k]).astype(float)
+            x = (x * x * (3 - 2 * x))[:, None]
+            value = value + (self.values[k] - self.values[k - 1]) * x
+        return value
+
+
+def load_emotion(path: Path, fps: float = 25.0) -> EmotionCurves:
+    """Read an emotion file: our own (.json), Audio2Face's key frames (.json), or a table (.csv), see `emotion_tables`.
+
+    Args:
+        fps: of a table's column `frame`; the others say theirs, or count in seconds.
 
     Raises:
-        UserError: unreadable, no JSON, or a key that cannot be understood (named by its number).
+        UserError: unreadable, none of these, or a key that cannot be understood (named by its number).
     """
+    from .emotion_tables import read_audio2face, read_csv
+
     path = Path(path)
+
+    def refuse(why: str) -> UserError:
+        return UserError(f"{path}: {why}.", "See README, 'Emotion files'.")
+
     try:
-        data = json.loads(path.read_text("utf-8"))
+        if path.stat().st_size > MOST_BYTES:
+            raise refuse(f"larger than {MOST_BYTES >> 20} MB")
+        text = path.read_text("utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            return read_csv(text, fps, refuse)
+        data = json.loads(text)
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}.", "Check the path and its permissions.") from error
+    except UnicodeDecodeError as error:
+        raise refuse(f"not a text file in UTF-8 ({error.reason})") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a JSON file ({error}).", "See README, 'Emotion files'.") from error
-    return parse_emotion(data, str(path))
+        raise refuse(f"not a JSON file ({error})") from error
+    foreign = None if isinstance(data, dict) and "keys" in data else read_audio2face(data, refuse)
+    return parse_emotion(data, str(path)) if foreign is None else foreign
 
 
 def parse_emotion(data: Any, name: str) -> EmotionCurves:
@@ -106,7 +138,7 @@ def parse_emotion(data: Any, name: str) -> EmotionCurves:
     rows.sort(key=lambda row: row[0])
     curves = EmotionCurves(blink_seed=_seed(data, "blink", True, refuse), brow_seed=_seed(data, "brows", False, refuse))
     if rows:
-        value, values = _START.copy(), []
+        value, values = START.copy(), []
         for _, _, changes in rows:
             value = value.copy()
             for index, number in changes.items():
@@ -137,7 +169,7 @@ def _channels(key: dict[str, Any], where: str, refuse: Any) -> dict[int, float]:
             changes[index] = _number(weights.get(name, 0.0), f"{where}: weight of {name}", 0, 1, refuse)
     for name in CHANNELS[len(EMOTIONS) :]:
         if name in key:
-            changes[CHANNELS.index(name)] = _number(key[name], f"{where}: `{name}`", 0, _HIGHEST.get(name, 1.0), refuse)
+            changes[CHANNELS.index(name)] = _number(key[name], f"{where}: `{name}`", 0, HIGHEST.get(name, 1.0), refuse)
     return changes
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...engine.shot import Shot, frame_keys
+from .shot import Shot, frame_keys
 
 
 @dataclass(frozen=True)
