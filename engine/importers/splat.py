@@ -30,11 +30,13 @@ def import_splat(path: Path, placing: Placing = Placing()) -> Avatar:
     except OSError as error:
         raise unreadable(path, error) from error
     rgba = records["rgba"] / 255.0
+    with np.errstate(invalid="ignore"):  # what is no number is refused below
+        scales = records["scales"].astype(np.float64)
     return static_avatar(
         path, placing, ".splat file",
         means=records["means"],
         quats=(records["quats"].astype(np.float32) - 128) / 128,
-        scales=records["scales"].astype(np.float64),
+        scales=scales,
         opacities=raw_opacity(rgba[:, 3]),
         sh=((rgba[:, :3] - 0.5) / SH_DC)[:, None],
     )  # fmt: skip
