@@ -12,57 +12,29 @@ import pygltflib
 import pytest
 from plyfile import PlyData
 from pxr import Usd, UsdGeom, UsdVol
-from support.avatars import static_avatar
+from support.caches import FRAMES, random_cache, shown
 
 from ua3dtalk.engine.avatar import Gaussians
 from ua3dtalk.engine.avatar.gaussians import quat_multiply, sh_basis
-from ua3dtalk.engine.cache import CacheHeader, CacheReader, CacheWriter
 from ua3dtalk.engine.cli import main
 from ua3dtalk.engine.errors import Cancelled, UserError
 from ua3dtalk.engine.exporters.frames import Axes
 from ua3dtalk.engine.exporters.run import ExportSettings, export_cache
 from ua3dtalk.engine.importers import import_file
 
-FRAMES = (-1, 0, 1, 2)
 # What a head's Blender axes are in a file's: x stays; z is up, -y is where the face looks.
 DOWN = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # up -Y, front -Z
 UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # up +Y, front +Z
 
 
-def make_cache(folder: Path, degree: int = 3, count: int = 300) -> Path:
-    """A cache of random motion, frames FRAMES."""
-    static, branch = static_avatar(count, count // 3, degree).rest()
-    moving = np.arange(0, len(static), 2)
-    header = CacheHeader("Ada L. 2", "a" * 64, "", "sorted", 24.0, "", 0, 0, "0", "cpu")
-    with CacheWriter(folder, header, static, branch, moving) as writer:
-        for frame in FRAMES:
-            random = np.random.default_rng(frame + 10)
-            n = len(moving)
-            quats = random.normal(size=(n, 4))
-            quats /= np.linalg.norm(quats, axis=1, keepdims=True)
-            writer.put(
-                frame, (frame + 10).to_bytes(16, "little"), random.normal(0, 0.1, (n, 3)), quats,
-                random.uniform(1e-4, 0.02, (n, 3)), np.ones(n), np.ones(n),
-            )  # fmt: skip
-        writer.finish()
-    return folder
-
-
 @pytest.fixture(scope="module", params=[0, 1, 3])
 def cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_cache(tmp_path_factory.mktemp(f"cache{request.param}"), request.param)
+    return random_cache(tmp_path_factory.mktemp(f"cache{request.param}"), request.param)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_cache(tmp_path_factory.mktemp("small"), 1, 30)
-
-
-def shown(cache: Path, frame: int) -> Gaussians:
-    reader = CacheReader(cache)
-    moved, static = reader.at(frame), reader.static
-    reader.close()
-    return Gaussians(moved.means, moved.quats, moved.scales, static.opacities, static.sh)
+    return random_cache(tmp_path_factory.mktemp("small"), 1, 30)
 
 
 def covariances(quats: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -152,7 +124,7 @@ def test_spz_sequence(cache: Path, tmp_path: Path) -> None:
 def test_an_spz_says_what_it_cannot_hold(tmp_path: Path) -> None:
     from ua3dtalk.engine.exporters.spz import write_spz
 
-    one = shown(make_cache(tmp_path / "cache", 0, 9), 0)
+    one = shown(random_cache(tmp_path / "cache", 0, 9), 0)
     one.means[0, 0] = 1e8
     with pytest.raises(UserError, match="do not fit"):
         write_spz(one, tmp_path / "a.spz")
