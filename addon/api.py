@@ -6,38 +6,57 @@
     api.attach_audio(head, "speech.wav", frame=10)
     api.key_emotion(head, "happy", frame=25, blend=10)
     api.bake(head)
+    api.write_shot(head, "//shot.json")
     api.render("//frames/####")
 
-Each raises `UserError` with one clear line where something cannot be done.
+Each raises `UserError` (`message`, `remedy`) with one clear line where something cannot be done; what was there before stays then.
+Frames are those of the scene's timeline, `scene` is the current one by default.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import bpy
 import numpy as np
 
 from ..engine.errors import UserError
 from ..engine.shot.stale import StaleReport
-from . import audio, automatic, avatar, baking, compat, compositing, frames, keys, proxy, session, status, uncertainty
+from ..engine.shot.document import write_document
+from . import audio, automatic, avatar, baking, compat, compositing, frames, keys, proxy, session, shots, status, uncertainty
 from .core.channels import INTENSITY_MAX
 from .core.keying import Span
+from .core.paths import is_temporary
 from .core.performance import BlinkShape, channels_of, decay_shape, usual_timing
 from .core.presets import all_weights, preset_weights, weights_of
 from .core.trust import QUANTITIES, Trust
 from .draw.viewport import ENGINE
+from .places import folder_of
 
-CONVERTED = (".ply", ".pth", ".pt")
+CONVERTED = (".ply", ".spz", ".splat", ".pth", ".pt")
 """Files that the engine turns into an avatar beside them."""
 
 __all__ = [
-    "UserError", "add_compositing", "add_proxy", "attach_audio", "automatic_to_keys", "bake", "clear_cache",
+    "BakeReport", "UserError", "add_compositing", "add_proxy", "attach_audio", "automatic_to_keys", "bake", "clear_cache",
     "copy_performance", "import_avatar", "key_blink", "key_emotion", "key_performance", "key_preset", "remove_compositing",
-    "remove_proxy", "render", "stale", "trust", "worst_frames",
+    "remove_proxy", "render", "stale", "trust", "worst_frames", "write_shot",
 ]  # fmt: skip
+
+
+class BakeReport(TypedDict):
+    """What a bake did.
+
+    computed: frames that the networks were run for. moved: frames that share the data of another one with the same key. up_to_date: frames
+    there was nothing to do for. seconds: that it took. cache: the folder.
+    """
+
+    computed: int
+    moved: int
+    up_to_date: int
+    seconds: float
+    cache: str
 
 
 def import_avatar(
@@ -52,10 +71,10 @@ def import_avatar(
     """A new object from an avatar file; it becomes the active one.
 
     Args:
-        path: .safetensors; or .ply (3DGS) or .pth (the authors' checkpoint), which are converted into an avatar beside them.
+        path: .safetensors; or .ply, .spz or .splat (3DGS), or .pth (the authors' checkpoint), which are converted into an avatar beside them.
         name: of the object; the avatar's own by default.
-        location: metres.
-        up, front, metres_per_unit: of a .ply or .pth, which do not say: axes such as `+Y`, `-Z`.
+        location: metres. collection: where it is linked; the active one by default.
+        up, front, metres_per_unit: of these, which do not say: axes such as `+Y`, `-Z`.
     """
     path = Path(bpy.path.abspath(str(path)))
     if path.suffix.lower() in CONVERTED:
@@ -73,7 +92,7 @@ def import_avatar(
 
 
 def convert(source: Path, up: str = "+Y", front: str = "+Z", metres_per_unit: float = 1.0) -> Path:
-    """Let the engine turn a .ply or .pth into an avatar file; nothing that exists is overwritten. Returns the new file."""
+    """Let the engine turn a file of CONVERTED into an avatar file; nothing that exists is overwritten. Returns the new file."""
     if not source.is_file():
         raise UserError(f"There is no file {source}.", "Check the path.")
     numbered = (source.with_name(f"{source.stem}{number}.safetensors") for number in ("", *(f"-{n}" for n in range(2, 1000))))
@@ -90,7 +109,7 @@ def attach_audio(
     strip: str | None = None,
     as_strip: bool = True,
     scene: bpy.types.Scene | None = None,
-) -> Any:
+) -> bpy.types.SoundStrip | None:
     """Give an avatar its speech.
 
     Args:
@@ -104,7 +123,7 @@ def attach_audio(
     scene = scene or bpy.context.scene
     _editable(obj)
     if strip is not None:
-        found = next((one for one in compat.sound_strips(scene) if one.name == strip), None)
+        found: bpy.types.SoundStrip | None = next((one for one in compat.sound_strips(scene) if one.name == strip), None)
         if found is None:
             raise UserError(f"{scene.name} has no sound strip {strip!r}.", "Check the name in the sequencer.")
         audio.attach_strip(obj, found)
@@ -118,7 +137,7 @@ def attach_audio(
         return None
     if frame != int(frame):
         raise UserError(f"A strip begins at a whole frame, not at {frame:g}.", "Round it, or attach the file without a strip.")
-    made = audio.add_strip(scene, path, int(frame))
+    made: bpy.types.SoundStrip = audio.add_strip(scene, path, int(frame))
     audio.attach_strip(obj, made)
     return made
 
@@ -150,7 +169,12 @@ def key_preset(
     obj: bpy.types.Object, preset: str, frame: float | None = None, intensity: float = 1.0, blend: float = 10.0,
     scene: bpy.types.Scene | None = None,
 ) -> None:  # fmt: skip
-    """`key_emotion` with one of core.presets.PRESETS by its identifier."""
+    """`key_emotion` with a mixture that has a name.
+
+    Args:
+        preset: identifier of one of core.presets.PRESETS.
+        frame: at which it is fully there, the current one by default. intensity: 0..2; blend: frames, >= 0.
+    """
     key_emotion(obj, preset_weights(preset), frame, intensity, blend, scene)
 
 
@@ -171,7 +195,7 @@ def key_performance(
         emotion: an emotion, a preset's identifier, or a mixture.
         frame: at which it is fully there, the current one by default.
         onset, apex, release: frames until it is there, while it stays, until it is gone; by default as such an emotion usually takes.
-        decay: how it goes: one of core.performance.DECAYS.
+        intensity: 0..2. decay: how it goes: one of core.performance.DECAYS.
     """
     scene = scene or bpy.context.scene
     _editable(obj)
@@ -212,7 +236,7 @@ def copy_performance(
     """Copy what animates an avatar's sliders to other avatars, or to another take of its own. Returns the number of curves.
 
     Args:
-        offset: frames by which the copy comes later.
+        targets: one avatar or several. offset: frames by which the copy comes later.
         channels: one or several of core.performance.CHANNEL_SETS: "EMOTION", "FACE", "STRENGTH".
         take: name of a new action for each target ("" names it after the object), whose old one is kept; None: into what it has.
     """
@@ -239,6 +263,9 @@ def automatic_to_keys(
         tolerance: how far the weights may be off between keys, above 0.
         frame_range: first and last frame, instead of the object's own range.
         keep: True mixes it with what was keyed, as `mix` said until now; False replaces that.
+
+    Returns:
+        How many frames and keys, and how sure the voice was.
     """
     scene = scene or bpy.context.scene
     _editable(obj)
@@ -272,21 +299,60 @@ def worst_frames(
 
 def bake(
     obj: bpy.types.Object, frame_range: tuple[int, int] | None = None, scene: bpy.types.Scene | None = None
-) -> dict[str, Any]:
-    """Bake an avatar and wait for it; only frames that are out of date are computed.
+) -> BakeReport:
+    """Bake an avatar and wait for it; only frames that are missing or out of date are computed, so that a stopped bake goes on.
 
     Args:
         frame_range: first and last frame, instead of the object's own range.
 
-    Returns:
-        {"computed", "moved", "up_to_date": frames, "seconds", "cache": folder}
+    Raises:
+        UserError: a frame could not be computed, or what the bake needs is missing; frames finished before stay.
+        engine.errors.Cancelled: it was cancelled.
     """
     scene = scene or bpy.context.scene
     _editable(obj)
     try:
-        return baking.BakeRun(obj, scene, frame_numbers(frame_range)).wait()
+        return cast(BakeReport, baking.BakeRun(obj, scene, frame_numbers(frame_range)).wait())
     finally:
         frames.show(obj, scene)
+
+
+def write_shot(
+    obj: bpy.types.Object,
+    path: str | Path,
+    frame_range: tuple[int, int] | None = None,
+    name: str = "",
+    output: str | Path | None = None,
+    scene: bpy.types.Scene | None = None,
+) -> Path:
+    """Write an avatar's performance as a shot file (JSON), which `python -m engine bake --shot` bakes without Blender.
+
+    A bake of the file and one from here are the same frames with the same keys: either goes on where the other stopped.
+
+    Args:
+        path: of the file, such as "//shot_010.json"; replaced in one step.
+        frame_range: first and last frame, instead of the object's own range.
+        name: of the shot; the file's by default.
+        output: folder for the bake; the object's own cache folder by default (of a .blend never saved: none).
+
+    Returns:
+        The file's path.
+
+    Raises:
+        UserError: the avatar or the sound cannot be read, the sound is packed into the .blend, or the file cannot be written.
+    """
+    scene = scene or bpy.context.scene
+    _is_avatar(obj)
+    path = Path(bpy.path.abspath(str(path)))
+    shot = baking.portable(shots.shot_of(obj, scene, frame_numbers(frame_range)))
+    if shot.sound is not None and is_temporary(shot.sound):
+        raise UserError(f"{obj.name}: its sound is packed into the .blend.", "Unpack it (File > External Data), so that other programs find it.")
+    if output is not None:
+        folder = Path(bpy.path.abspath(str(output)))
+    else:
+        folder = folder_of(obj) if obj.library is not None else baking.own_folder(obj)
+    write_document(shot, path, name, None if output is None and is_temporary(folder) else folder)
+    return path
 
 
 def frame_numbers(frame_range: tuple[int, int] | None) -> np.ndarray | None:
@@ -350,7 +416,9 @@ def add_compositing(
     """Put the splats into the picture of the scene's own engine (Cycles, EEVEE) with nodes beside the user's.
 
     Args:
-        connect: let the result be the output also where something of the user's is. layer, shadows: see `compositing.add`.
+        connect: let the result be the output also where something of the user's is.
+        layer: name of the view layer whose picture the splats go over; the first that renders by default.
+        shadows: let shadows of the scene fall on the splats (Cycles, avatars with a proxy); None: as it is.
 
     Returns:
         The scenes that help, the nodes' tree, the socket with the combined picture, and what is left to do.
@@ -367,7 +435,12 @@ def add_proxy(obj: bpy.types.Object, size: float = 2.0, opacity: float = 0.3, in
     """Give an avatar an invisible child that casts shadows and is reflected in Cycles and EEVEE, or change the one it has.
 
     Args:
-        size, opacity, in_viewport: see `proxy.add`.
+        size: radius of its balls in standard deviations of their splats, above 0.
+        opacity: splats that are less opaque than this, 0..1, are left out.
+        in_viewport: have it in 3D views too; else in renders only.
+
+    Returns:
+        The child.
     """
     _is_avatar(obj)
     return proxy.add(obj, size, opacity, in_viewport)

@@ -30,6 +30,10 @@ _runs: dict[int, BakeRun] = {}
 class BakeRun:
     """One bake of one object on its way: its sliders are sampled in slices, then the engine computes.
 
+    Args:
+        only: frames, instead of the object's own range.
+        shot: what they are to be, where that was sampled already.
+
     Attributes:
         state: `running`, `done`, `failed` or `cancelled`.
         done, total, text: progress, in frames. left: frames that have not become readable yet.
@@ -39,18 +43,25 @@ class BakeRun:
         UserError: the shot cannot be made, the engine has no environment, or the folder cannot be written.
     """
 
-    def __init__(self, obj: bpy.types.Object, scene: bpy.types.Scene, only: np.ndarray | None = None) -> None:
+    def __init__(
+        self, obj: bpy.types.Object, scene: bpy.types.Scene, only: np.ndarray | None = None, shot: Shot | None = None
+    ) -> None:
         self.uid, self.object_name, self._scene = obj.session_uid, obj.name, scene.name
         self.state, self.error = "running", None
         self.result: dict[str, object] = {}
+        if shot is not None:
+            only = shot.frames
         numbers = shots.bake_frames(obj, scene) if only is None else np.asarray(only, np.int32)
         self._setting = shots.setting_of(obj, scene, avatar.hash_soon)
         self._client = session.client()
         self._job: Job | None = None
         self._table = FrameTable()
         self._table.begin(numbers, numbers[0])
+        if shot is not None:
+            self._table.put(shot)
         self.folder = own_folder(obj)
         self.left = set(numbers.tolist())
+        self._readable: list[int] = []
         self.done, self.total, self.text = 0, len(numbers), "looking at the sliders"
         _runs[self.uid] = self
 
@@ -72,6 +83,7 @@ class BakeRun:
         assert job is not None
         job.client.pump(wait)
         self.left.difference_update(job.frames)
+        self._readable += job.frames
         job.frames.clear()
         if job.total:
             self.done, self.total, self.text = job.done, job.total, job.text
@@ -88,6 +100,11 @@ class BakeRun:
         _runs.pop(self.uid, None)
         self._follow_file()
         return False
+
+    def take_readable(self) -> list[int]:
+        """Frames that have become readable since this was asked last."""
+        taken, self._readable = self._readable, []
+        return taken
 
     def _sample(self, seconds: float) -> bool:
         """Look at more of the sliders; True once all is sampled and the engine has been asked."""

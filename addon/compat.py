@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,18 @@ def sound_seconds(path: Path) -> float | None:
     except aud.error:
         return None
     return samples / rate if rate > 0 and samples > 0 else None
+
+
+def add_command(name: str, run: Callable[[list[str]], int]) -> object:
+    """Let `blender --command NAME ...` call `run` with its arguments for an exit code. Returns what `remove_command` wants."""
+    register = getattr(bpy.utils, "register_cli_command", None)
+    return None if register is None else register(name, run)
+
+
+def remove_command(handle: object) -> None:
+    """Undo `add_command`."""
+    if handle is not None:
+        bpy.utils.unregister_cli_command(handle)
 
 
 def render_is_running() -> bool:

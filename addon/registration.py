@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import bpy
 
-from . import automatic, compositing, frames, handlers, live, operators, panels, preferences, properties, render_engine, session, status, uncertainty
+from . import automatic, commands, compositing, frames, handlers, live, operators, panels, preferences, properties, render_engine, session, status, uncertainty
 from .draw import graph, source, strip, viewport
 
 _CLASSES = (*properties.CLASSES, *operators.CLASSES, *panels.CLASSES, *preferences.CLASSES)
@@ -14,7 +14,11 @@ _undo: list[Callable[[], None]] = []
 
 
 def _menu(self: bpy.types.Menu, context: bpy.types.Context) -> None:
-    self.layout.operator("ua3dtalk.import_avatar", text="UA-3DTalk Avatar (.safetensors, .ply, .pth)")
+    self.layout.operator("ua3dtalk.import_avatar", text="UA-3DTalk Avatar (.safetensors, .ply, .spz, .splat, .pth)")
+
+
+def _export_menu(self: bpy.types.Menu, context: bpy.types.Context) -> None:
+    self.layout.operator("ua3dtalk.export_shot", text="UA-3DTalk Shot File (.json)")
 
 
 def _engine_off() -> None:
@@ -35,7 +39,7 @@ def _steps() -> list[tuple[Callable[[], None], Callable[[], None]]]:
     def registered(cls: type) -> tuple[Callable[[], None], Callable[[], None]]:
         return lambda: bpy.utils.register_class(cls), lambda: bpy.utils.unregister_class(cls) if cls.is_registered else None
 
-    menu = bpy.types.TOPBAR_MT_file_import
+    menu, exports = bpy.types.TOPBAR_MT_file_import, bpy.types.TOPBAR_MT_file_export
     return [
         *(registered(cls) for cls in _CLASSES),
         (_nothing, session.shut_down),
@@ -52,6 +56,8 @@ def _steps() -> list[tuple[Callable[[], None], Callable[[], None]]]:
         (lambda: strip.add(status.shown), strip.remove),
         (lambda: graph.add(uncertainty.graph_shown), graph.remove),
         (lambda: menu.append(_menu), lambda: menu.remove(_menu)),
+        (lambda: exports.append(_export_menu), lambda: exports.remove(_export_menu)),
+        (commands.register, commands.unregister),
     ]
 
 

@@ -3,7 +3,8 @@
     start     shot, avatar, sound, fps, frames (how many), first, last, out
     progress  progress (frames done), total, text
     frame     frame: one more that can be read now
-    result    ok, and what was asked for: of a bake computed, moved, up_to_date, seconds, cache; of --dry-run and --check see engine/shot/plan.py
+    result    shot, ok, and what was asked for: of a bake computed, moved, up_to_date, seconds, cache; of --dry-run and --check see
+              engine/shot/plan.py
     error     error (one line), remedy, exit_code
 
 Without JSON the progress is one line that is written over on a terminal's standard error. Other programs (Blender) may print lines
@@ -66,11 +67,11 @@ class Events:
         if self.as_json:
             self._tell("result", result)
 
-    def error(self, error: UserError | str, code: int = REFUSED) -> None:
-        """It could not be done: one line, for people and for scripts."""
+    def error(self, error: UserError | str, code: int = REFUSED, **facts: str) -> None:
+        """It could not be done: one line, for people and for scripts. `facts`: such as which of several shots."""
         known = error if isinstance(error, UserError) else UserError(error)
         if self.as_json:
-            self._tell("error", {"error": known.message, "remedy": known.remedy, "exit_code": code})
+            self._tell("error", {**facts, "error": known.message, "remedy": known.remedy, "exit_code": code})
         print(f"error: {known}", file=sys.stderr, flush=True)
 
     def _tell(self, event: str, facts: dict[str, Any]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import BoolProperty, IntProperty
+from bpy.props import BoolProperty, IntProperty, StringProperty
+from bpy_extras.io_utils import ExportHelper
 
 from ...engine.errors import UserError
 from ...engine.shot.stale import count
@@ -13,7 +14,21 @@ from ..places import folder_of
 from .target import OnAvatar, target
 
 
-class Bake(OnAvatar, bpy.types.Operator):
+class _Ranged(OnAvatar):
+    """Of the avatar's own range, or of other frames."""
+
+    first: IntProperty(name="First", description="First frame, instead of the avatar's own range", options={"SKIP_SAVE"})
+    last: IntProperty(name="Last", description="Last frame, instead of the avatar's own range", options={"SKIP_SAVE"})
+
+    def range(self) -> tuple[int, int] | None:
+        """First and last frame where they were given."""
+        asked = [self.properties.is_property_set(name) for name in ("first", "last")]
+        if any(asked) and not all(asked):
+            raise UserError("Give both, the first and the last frame.")
+        return (self.first, self.last) if all(asked) else None
+
+
+class Bake(_Ranged, bpy.types.Operator):
     """Compute the avatar's motion for each frame that is out of date. Blender stays usable meanwhile"""
 
     bl_idname = "ua3dtalk.bake"
@@ -21,8 +36,6 @@ class Bake(OnAvatar, bpy.types.Operator):
     bl_options = {"REGISTER"}
 
     all: BoolProperty(name="All", description="Bake all avatars of the scene, one after the other", options={"SKIP_SAVE"})
-    first: IntProperty(name="First", description="First frame, instead of the avatar's own range", options={"SKIP_SAVE"})
-    last: IntProperty(name="Last", description="Last frame, instead of the avatar's own range", options={"SKIP_SAVE"})
 
     def _targets(self, context: bpy.types.Context) -> list[bpy.types.Object]:
         found = avatar.avatars(context.scene.objects) if self.all else [target(self, context)]
@@ -31,23 +44,17 @@ class Bake(OnAvatar, bpy.types.Operator):
                 raise UserError(f"{obj.name} is being baked already.", "Wait for it, or cancel it.")
         return found
 
-    def _range(self) -> tuple[int, int] | None:
-        asked = [self.properties.is_property_set(name) for name in ("first", "last")]
-        if any(asked) and not all(asked):
-            raise UserError("Give both, the first and the last frame.")
-        return (self.first, self.last) if all(asked) else None
-
     @reporting
     def execute(self, context: bpy.types.Context) -> set[str]:
         for obj in self._targets(context):
-            self._tell(obj.name, api.bake(obj, self._range(), context.scene))
+            self._tell(obj.name, api.bake(obj, self.range(), context.scene))
         return {"FINISHED"}
 
     @reporting
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if bpy.app.background:
             return self.execute(context)
-        numbers = api.frame_numbers(self._range())
+        numbers = api.frame_numbers(self.range())
         self._runs = [baking.BakeRun(obj, context.scene, numbers) for obj in self._targets(context)]
         self._timer = context.window_manager.event_timer_add(0.1, window=context.window)
         context.window_manager.modal_handler_add(self)
@@ -96,6 +103,25 @@ class Bake(OnAvatar, bpy.types.Operator):
         for run in self._runs:
             run.abandon()
         context.window_manager.event_timer_remove(self._timer)
+
+
+class ExportShot(_Ranged, bpy.types.Operator, ExportHelper):
+    """Write the avatar's performance as a shot file, which is baked without Blender: by scripts, on other machines"""
+
+    bl_idname = "ua3dtalk.export_shot"
+    bl_label = "Export Shot File"
+    bl_options = {"REGISTER"}
+
+    filename_ext = ".json"
+    filter_glob: StringProperty(default="*.json", options={"HIDDEN"})
+    name: StringProperty(name="Name", description="Of the shot; the file's by default", options={"SKIP_SAVE"})
+
+    @reporting
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        obj = target(self, context)
+        path = api.write_shot(obj, self.filepath, self.range(), self.name, scene=context.scene)
+        self.report({"INFO"}, f"{obj.name}: wrote {path}")
+        return {"FINISHED"}
 
 
 class CancelBake(bpy.types.Operator):
@@ -152,4 +178,4 @@ class ClearCache(OnAvatar, bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (Bake, CancelBake, Check, ClearCache)
+CLASSES = (Bake, ExportShot, CancelBake, Check, ClearCache)

@@ -20,20 +20,20 @@ _AXES = [(axis, axis, f"Along {axis}") for axis in ("+X", "-X", "+Y", "-Y", "+Z"
 
 
 class ImportAvatar(bpy.types.Operator, ImportHelper):
-    """Import a talking 3D Gaussian head (.safetensors), a 3DGS point cloud (.ply) or a checkpoint (.pth)"""
+    """Import a talking 3D Gaussian head (.safetensors), 3D Gaussians (.ply, .spz, .splat) or a checkpoint (.pth)"""
 
     bl_idname = "ua3dtalk.import_avatar"
     bl_label = "Import UA-3DTalk Avatar"
     bl_options = {"REGISTER", "UNDO"}
 
     filename_ext = ".safetensors"
-    filter_glob: StringProperty(default="*.safetensors;*.ply;*.pth;*.pt", options={"HIDDEN"})
+    filter_glob: StringProperty(default="*.safetensors;*.ply;*.spz;*.splat;*.pth;*.pt", options={"HIDDEN"})
     files: CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
     directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
     name: StringProperty(name="Name", description="Of the object; the avatar's own by default", options={"SKIP_SAVE"})
-    up: EnumProperty(name="Up", description="Up axis of a .ply or .pth, which do not say", items=_AXES, default="+Y")
-    front: EnumProperty(name="Front", description="Axis along which the face of a .ply or .pth looks", items=_AXES, default="+Z")
-    metres: FloatProperty(name="Metres", description="Metres a unit of a .ply or .pth", default=1.0, min=1e-6, max=1e6)
+    up: EnumProperty(name="Up", description="Up axis of what is no .safetensors: the others do not say (.spz is always +Y)", items=_AXES, default="+Y")
+    front: EnumProperty(name="Front", description="Axis along which the face looks, of what is no .safetensors (from COLMAP often -Z)", items=_AXES, default="+Z")
+    metres: FloatProperty(name="Metres", description="Metres a unit of what is no .safetensors", default=1.0, min=1e-6, max=1e6)
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         """Dropped files are imported at once; else a file is asked for."""
@@ -56,7 +56,7 @@ class UA3DTALK_FH_avatar(bpy.types.FileHandler):
     bl_idname = "UA3DTALK_FH_avatar"
     bl_label = "UA-3DTalk Avatar"
     bl_import_operator = "ua3dtalk.import_avatar"
-    bl_file_extensions = ".safetensors;.pth"
+    bl_file_extensions = ".safetensors;.pth;.spz;.splat"
 
     @classmethod
     def poll_drop(cls, context: bpy.types.Context) -> bool:

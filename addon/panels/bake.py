@@ -50,6 +50,7 @@ def draw_bake(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.t
         lines(column, str(error), "ERROR")
     row = layout.row(align=True)
     row.operator("ua3dtalk.check", icon="VIEWZOOM")
+    row.operator("ua3dtalk.export_shot", text="", icon="EXPORT")
     row.operator("ua3dtalk.open_place", text="", icon="FILE_FOLDER").place = "CACHE"
     row.operator("ua3dtalk.clear_cache", text="", icon="TRASH")
     layout.prop(settings, "cache_path")

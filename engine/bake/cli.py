@@ -62,16 +62,16 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     from ..shot.plan import check_bake, check_folder, check_sources, plan_bake
 
     if options.shot is None and options.avatar is None:
-        return _result(check_bake(options.out, None, tell), options)
+        return _result({"shot": None, **check_bake(options.out, None, tell)}, options)
     name, shot, out = _shot(options, frames, tell)
     tell.start(name, shot, out)
     if options.check:
-        return _result(check_bake(out, shot, tell), options)
+        return _result({"shot": name, **check_bake(out, shot, tell)}, options)
     if options.shot is not None:
         check_sources(shot)
     check_folder(out, shot, options.resume)
     if options.dry_run:
-        return _result({"ok": True, "dry_run": True, "cache": str(out), **plan_bake(shot, out).result()}, options)
+        return _result({"shot": name, "ok": True, "dry_run": True, "cache": str(out), **plan_bake(shot, out).result()}, options)
 
     from dataclasses import asdict
 
@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     result = Baker(Session(options.device, options.threads), shot).bake(out, progress=tell)
     if options.shot is None or frames is None:
         save_shot(shot, out / SHOT_FILE, durable=False)
-    return _result({"ok": True, **asdict(result)}, options)
+    return _result({"shot": name, "ok": True, **asdict(result)}, options)
 
 
 def _check_usage(options: argparse.Namespace) -> None:
@@ -139,16 +139,8 @@ def _composed(options: argparse.Namespace, frames: tuple[int, int] | None, tell:
 
 
 def _result(result: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """For a script all of it; for people, frames as ranges and sizes in megabytes."""
     if options.json:
         return {"event": "result", **result}
-    from ..shot.stale import ranges
+    from ..shot.plan import in_words
 
-    shown: dict[str, Any] = {}
-    for name, value in result.items():
-        if isinstance(value, list):
-            whole = all(isinstance(item, int) for item in value)
-            shown[name] = (f"{len(value)} ({ranges(tuple(value), 12)})" if whole else "; ".join(value)) if value else "none"
-        else:
-            shown[name] = f"{value / 1e6:.1f} MB" if name == "bytes" else value
-    return shown
+    return in_words(result)

@@ -17,7 +17,7 @@ from ..cache.layout import ENTRY, FRAME_FILES, CacheHeader, read_header
 from ..errors import UserError
 from ..files import file_hash
 from .shot import Shot, frame_keys, load_shot
-from .stale import StaleReport, stale_report
+from .stale import StaleReport, ranges, stale_report
 
 
 @dataclass(frozen=True)
@@ -180,3 +180,15 @@ def check_bake(folder: Path, shot: Shot | None, progress: Progress = lambda done
         "problems": problems,
         "notes": list(found.notes),
     }
+
+
+def in_words(result: dict[str, Any]) -> dict[str, Any]:
+    """A result for people: frames as ranges, sizes in megabytes."""
+    shown: dict[str, Any] = {}
+    for name, value in result.items():
+        if isinstance(value, list):
+            whole = all(isinstance(item, int) for item in value)
+            shown[name] = (f"{len(value)} ({ranges(tuple(value), 12)})" if whole else "; ".join(value)) if value else "none"
+        elif value is not None:
+            shown[name] = f"{value / 1e6:.1f} MB" if name == "bytes" else value
+    return shown
