@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("info", _info, "who an avatar is and what it needs")
     sub.add_argument("avatar", type=Path)
 
-    sub = command("import", _import, "a checkpoint of the authors' layout (.pth) or a 3DGS .ply -> an avatar file")
+    sub = command("import", _import, "a checkpoint of the authors' layout (.pth), or Gaussians at rest (.ply, .spz, .splat) -> an avatar file")
     sub.add_argument("source", type=Path)
     sub.add_argument("--out", type=Path, required=True, help="avatar file to write (.safetensors)")
     sub.add_argument("--name", default="", help="name shown to users")

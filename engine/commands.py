@@ -37,10 +37,10 @@ def info(avatar: Path) -> dict[str, Any]:
 
 
 def import_file(source: Path, out: Path, name: str = "", up: str = "+Y", front: str = "+Z", metres: float = 1.0) -> dict[str, Any]:
-    """A checkpoint (.pth) of the authors' layout or a 3DGS .ply -> an avatar file.
+    """A checkpoint (.pth) of the authors' layout, or Gaussians at rest (.ply, .spz, .splat) -> an avatar file.
 
     Raises:
-        UserError: neither of the two, or not readable as such.
+        UserError: none of these, or not readable as such.
     """
     from . import importers
 
