@@ -11,7 +11,7 @@ import numpy as np
 import pygltflib
 import pytest
 from plyfile import PlyData
-from pxr import Usd, UsdGeom, UsdVol
+from pxr import Usd, UsdGeom, UsdValidation, UsdVol
 from support.caches import FRAMES, random_cache, shown
 
 from ua3dtalk.engine.avatar import Gaussians
@@ -161,6 +161,8 @@ def test_usd_has_time_samples(cache: Path, tmp_path: Path, suffix: str) -> None:
         check(read, cache, frame, np.eye(3), EXACT)
         low, high = UsdGeom.Boundable(prim).GetExtentAttr().Get(frame)
         assert (read.means >= low).all() and (read.means <= high).all()
+    validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
+    assert len(validators) > 10 and not UsdValidation.ValidationContext(validators).Validate(stage)
 
 
 def test_usd_turns_the_short_way_between_samples(small: Path, tmp_path: Path) -> None:

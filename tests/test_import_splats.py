@@ -256,6 +256,8 @@ def test_a_ply_that_promises_too_much_takes_no_memory(tmp_path: Path, kind: str)
         f"element vertex -5\n{names}",
         f"element vertex {'9' * 5000}\n{names}",
         "element vertex 4000000\nproperty list uint float x\n",
+        f"comment x\rend_header\relement vertex 900000000\n{names}",
+        f"comment end_header\nelement vertex 900000000\n{names}",
         f"comment {'x' * 70000}\nelement vertex 1\n{names}",
     ):
         path.write_bytes(f"ply\nformat {kind} 1.0\n{text}end_header\n".encode() + bytes(500))

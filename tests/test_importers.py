@@ -163,11 +163,12 @@ def test_code_in_a_checkpoint_never_runs(tmp_path: Path, zipped: bool) -> None:
     refused(write(tmp_path / "b.pth", torch.nn.Linear(2, 2)))
 
 
-@pytest.mark.parametrize("name", ["branch", "3dgs", "weights", "number", "short"])
+@pytest.mark.parametrize("name", ["branch", "talking", "3dgs", "weights", "number", "short"])
 def test_other_checkpoints_are_named(tmp_path: Path, name: str) -> None:
     face, state, mouth, mouth_state = authors_checkpoint()
     content, why = {
         "branch": ([face, state, {"state": {}}], "one branch alone"),
+        "talking": ([face, state, {"state": {}}, 50000], "one branch alone"),
         "3dgs": ([face[:12], 30000], "plain 3DGS"),
         "weights": (state, "dictionary of weights"),
         "number": (3, "not laid out"),

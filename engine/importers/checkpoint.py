@@ -184,7 +184,7 @@ def _parts(content: Any, path: Path) -> tuple[Any, Any, Any, Any]:
     if isinstance(content, (tuple, list)):
         if len(content) == 4 and is_set(content[0]) and is_net(content[1]) and is_set(content[2]) and is_net(content[3]):
             return tuple(content)  # type: ignore[return-value]
-        if len(content) in (2, 3) and is_set(content[0]) and is_net(content[1]):
+        if len(content) in (2, 3, 4) and is_set(content[0]) and is_net(content[1]):
             raise _refuse(path, "the checkpoint of one branch alone, before face and mouth were fused")
         if len(content) == 2 and is_set(content[0]) and isinstance(content[1], int):
             raise _refuse(path, "a plain 3DGS training checkpoint; import its point_cloud.ply instead")

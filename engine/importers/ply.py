@@ -88,18 +88,20 @@ def _check_header(path: Path) -> None:
         start = handle.read(MAX_HEADER)
     if start[:3] != b"ply":
         raise refuse(path, "not a .ply file", _REMEDY)
-    head, found, _ = start.partition(b"end_header")
-    if not found:
-        raise refuse(path, "damaged or cut short (its header does not end)", _REMEDY)
-    text = head.decode("ascii", "replace").splitlines() or head.decode("ascii", "replace").split("\r")
+    # Lines end as the first one does, and as the library has it: what it reads must be what is looked at here.
+    line_end = "\r\n" if start[3:5] == b"\r\n" else chr(start[3]) if start[3:4] in (b"\r", b"\n") else "\n"
     elements: list[list[int]] = []  # count, properties
-    for fields in (line.split() for line in text):
+    for fields in (line.split() for line in start.decode("latin-1").split(line_end)):
+        if fields[:1] == ["end_header"]:
+            break
         if fields[:1] == ["element"] and len(fields) == 3:
             elements.append([int(fields[2]), 0])
         elif fields[:1] == ["property"] and elements:
             if fields[1:2] == ["list"]:
                 raise refuse(path, "it has properties that are lists, as meshes do and sets of Gaussians do not", _REMEDY)
             elements[-1][1] += 1
+    else:
+        raise refuse(path, "damaged or cut short (its header does not end)", _REMEDY)
     for count, properties in elements:
         # A number takes a byte at least; a line of text a line end, too.
         if count < 0 or count * max(properties, 1) > size:
