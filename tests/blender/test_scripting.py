@@ -165,11 +165,13 @@ def test_a_stopped_command_says_so(head: bpy.types.Object, api: ModuleType, comm
             raise KeyboardInterrupt
         return going_on
 
-    monkeypatch.setattr(baking.BakeRun, "step", step)
-    code, lines, errors = command("--json")
+    with monkeypatch.context() as patched:
+        patched.setattr(baking.BakeRun, "step", step)
+        code, lines, errors = command("--json")
     assert code == 130 and lines[-1]["event"] == "error" and lines[-1]["exit_code"] == 130 and "interrupted" in errors
-    monkeypatch.undo()
-    assert not baking.running() and command()[0] == 0 and api.stale(head).fresh
+    assert not baking.running()
+    code, _, errors = command()
+    assert code == 0 and api.stale(head).fresh, errors
 
 
 def test_the_command_is_registered_once_and_comes_and_goes(shipped: Shipped, monkeypatch: pytest.MonkeyPatch) -> None:
