@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import gsply
@@ -12,6 +14,7 @@ import pygltflib
 import pytest
 from plyfile import PlyData
 from pxr import Usd, UsdGeom, UsdValidation, UsdVol
+from support import STAGE
 from support.caches import FRAMES, random_cache, shown
 
 from ua3dtalk.engine.avatar import Gaussians
@@ -228,6 +231,12 @@ def test_a_cancelled_export_leaves_nothing_half(small: Path, tmp_path: Path) -> 
         assert sorted(p.name for p in folder.iterdir()) == left
 
 
+def test_what_no_format_can_say_is_told(small: Path, tmp_path: Path) -> None:
+    layered = random_cache(tmp_path / "cache", 0, 9, composite="layered")
+    assert "mouth" in export_cache(layered, tmp_path / "a", ExportSettings("spz"))["note"]
+    assert "note" not in export_cache(small, tmp_path / "b", ExportSettings("spz"))
+
+
 def test_wishes_that_cannot_be_met_are_refused(small: Path, tmp_path: Path) -> None:
     def refused(out: str, kind: str, frames: tuple[int, int] | None = None, axes: Axes | None = None, cache: Path = small) -> str:
         with pytest.raises(UserError) as caught:
@@ -248,6 +257,34 @@ def test_wishes_that_cannot_be_met_are_refused(small: Path, tmp_path: Path) -> N
         with pytest.raises(UserError, match="Cannot write"):
             export_cache(small, out, ExportSettings(kind), (0, 0))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from ua3dtalk.engine.errors import UserError
+from ua3dtalk.engine.exporters.run import ExportSettings, export_cache
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    export_cache(Path(sys.argv[2]), Path(sys.argv[3]), ExportSettings(sys.argv[4]), (0, 0))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("kind", "name"), [("ply", "."), ("spz", "."), ("usd", "a.usdc"), ("usd", "a.usda"), ("gltf", "a.glb")])
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, name: str) -> None:
+    """A limit on the size of files says what a full disk says, in the middle of writing."""
+    pytest.importorskip("resource", reason="only Unix limits the size of files")
+    cache = random_cache(tmp_path_factory.mktemp("large"), 3, 1000)
+    there = tmp_path / (f"0000.{kind}" if name == "." else name)
+    there.write_text("before")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(STAGE), str(cache), str(tmp_path / name), kind], capture_output=True, text=True
+    )
+    assert "Cannot write" in done.stdout and done.stdout.count("\n") == 1, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == [there.name] and there.read_text() == "before"
 
 
 def test_usd_core_that_is_missing_is_named(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ class Frames:
         axes: those of the file.
 
     Attributes:
-        numbers: the frames, rising; fps; name of the avatar; count of its Gaussians.
+        numbers: the frames, rising; fps; name of the avatar; count of its Gaussians; how they are composited.
 
     Raises:
         UserError: no cache, or frames that are not baked (named before anything is written).
@@ -70,7 +70,7 @@ class Frames:
             what = ", ".join(str(frame) for frame in missing[:5]) + (" ..." if len(missing) > 5 else "")
             raise UserError(f"{cache}: {len(missing)} of {len(self.numbers)} frames are not baked ({what or 'none is'}).", "Bake them first.")
         header = self._reader.header
-        self.fps, self.name, self.count = header.fps, header.avatar_name, header.count
+        self.fps, self.name, self.count, self.composite = header.fps, header.avatar_name, header.count, header.composite
         self.opacities = self._reader.static.opacities
         self.sh = turn_sh(self._reader.static.sh, self._rotation)
 

@@ -51,7 +51,8 @@ def export_cache(
         frames: first and last, both included; None takes all that are baked. `gltf` takes one.
 
     Returns:
-        out, format, frames, files, gaussians, up and front axis; of `usd`, whether this usd-core knows the schema.
+        out, format, frames, files, gaussians, up and front axis; a note where the format cannot say how the avatar is composited;
+        of `usd`, whether this usd-core knows the schema.
 
     Raises:
         UserError: no cache, frames that are not baked, a package that is missing, a place that cannot be written.
@@ -79,6 +80,8 @@ def export_cache(
             raise Cancelled()
         result: dict[str, Any] = {"out": str(out), "format": kind, "frames": total, "files": 1, "gaussians": source.count}
         result |= {"up": axes.up, "front": axes.front}
+        if source.composite == "layered":
+            result["note"] = "drawn elsewhere, the inside of the mouth is no longer kept behind the face: depth alone decides"
         if kind == "usd":
             from .usd import write_usd
 

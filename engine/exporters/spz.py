@@ -1,8 +1,8 @@
 """A frame as an .spz file (Niantic), version 3; the layout is described in `engine/importers/spz.py`.
 
-About a tenth of a .ply. What is lost: positions to 2**-21 m as long as all lie within 8 m; standard deviations to 3.2 % and not below
-45 micrometres; opacities to 1/510; colours (DC) to 0.4/255 of a display's range 2 wide; rotations to 0.2 degrees; SH coefficients to
-1/256 and not beyond +-1.
+A sixth of a .ply, or less. What is lost: positions to 2**-21 m as long as all lie within 8 m; standard deviations to 3.2 % and not
+below 45 micrometres; opacities to 1/510; colours (DC) to 0.95/255 and within -0.44..1.44; rotations to 0.25 degrees; the other SH
+coefficients to 1/256 and within -1..127/128.
 """
 
 from __future__ import annotations

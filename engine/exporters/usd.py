@@ -52,8 +52,11 @@ def write_usd(source: Frames, path: Path, told: Callable[[int], None]) -> bool:
             _write(source, written, told)
             os.replace(written, temporary)
         except Tf.ErrorException as error:
-            line = str(error).strip().splitlines()[-1] if str(error).strip() else "unknown"
-            raise UserError(f"Cannot write {path}: OpenUSD says {line[:200]}.", "Free some space or choose another folder.") from error
+            # Its own words name places in its sources and not what the system said.
+            raise UserError(
+                f"Cannot write {path}: OpenUSD could not save it.",
+                "Free some space or choose another folder; what was there before is unchanged.",
+            ) from error
         finally:
             written.unlink(missing_ok=True)
     return bool(Usd.SchemaRegistry().IsConcrete(SCHEMA))

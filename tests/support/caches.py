@@ -14,11 +14,11 @@ from .avatars import static_avatar
 FRAMES = (-1, 0, 1, 2)
 
 
-def random_cache(folder: Path, degree: int = 3, count: int = 300) -> Path:
+def random_cache(folder: Path, degree: int = 3, count: int = 300, composite: str = "sorted") -> Path:
     """A cache of FRAMES; count * 4 / 3 Gaussians, every second of which moves. Returns the folder."""
     static, branch = static_avatar(count, count // 3, degree).rest()
     moving = np.arange(0, len(static), 2)
-    header = CacheHeader("Ada L. 2", "a" * 64, "", "sorted", 24.0, "", 0, 0, "0", "cpu")
+    header = CacheHeader("Ada L. 2", "a" * 64, "", composite, 24.0, "", 0, 0, "0", "cpu")
     with CacheWriter(folder, header, static, branch, moving) as writer:
         for frame in FRAMES:
             random = np.random.default_rng(frame + 10)
