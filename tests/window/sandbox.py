@@ -94,6 +94,20 @@ def _bubblewrap(root: Path) -> list[str]:
     return [*command, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--die-with-parent", "--new-session", "--clearenv"]
 
 
+def inside(root: Path, out: Path, python: Path, environment: dict[str, str]) -> list[str]:
+    """What a command is put behind to be run in the root folder, with `out` as HOME and the engine's Python at its own path."""
+    command = [*_bubblewrap(root), "--ro-bind", str(HERE), "/walk", "--bind", str(out), HOME]
+    for folder in engine_of(python).folders:
+        command += ["--ro-bind", str(folder), str(folder)]
+    usual = {
+        "HOME": HOME, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "LIBGL_ALWAYS_SOFTWARE": "1", "XDG_RUNTIME_DIR": "/run",
+        "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
+    }  # fmt: skip
+    for name, value in (usual | environment).items():
+        command += ["--setenv", name, value]
+    return [*command, "--chdir", HOME]
+
+
 def walk(root: Path, out: Path, zip_path: Path, python: Path, avatar: Path, sound: Path, limit: float = 900.0) -> dict[str, Any]:
     """Make the walk once.
 
@@ -112,19 +126,9 @@ def walk(root: Path, out: Path, zip_path: Path, python: Path, avatar: Path, soun
     names = {}
     for what, path in given.items():
         names[what] = f"{HOME}/given/{Path(shutil.copy2(path, out / 'given')).name}"
-    engine = engine_of(python)
     width, height = SIZE
-    command = [*_bubblewrap(root), "--ro-bind", str(HERE), "/walk", "--bind", str(out), HOME]
-    for folder in engine.folders:
-        command += ["--ro-bind", str(folder), str(folder)]
-    environment = {
-        "HOME": HOME, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "LIBGL_ALWAYS_SOFTWARE": "1", "XDG_RUNTIME_DIR": "/run",
-        "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
-        "WALK": json.dumps({**names, "python": str(engine.python), "out": HOME}),
-    }  # fmt: skip
-    for name, value in environment.items():
-        command += ["--setenv", name, value]
-    command += ["--chdir", HOME, "bash", "-c", _SCRIPT.format(width=width, height=height)]
+    given = {"WALK": json.dumps({**names, "python": str(engine_of(python).python), "out": HOME})}
+    command = [*inside(root, out, python, given), "bash", "-c", _SCRIPT.format(width=width, height=height)]
     started = time.monotonic()
     with (out / LOG).open("wb") as log:
         try:
