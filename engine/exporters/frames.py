@@ -7,6 +7,7 @@ order, and uncertainty and shares stay in the cache.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Iterator
 
@@ -16,6 +17,7 @@ from ..avatar import Avatar, AvatarMeta, Gaussians
 from ..avatar.gaussians import turn_geometry, turn_sh
 from ..cache import CacheReader, FrameMissing
 from ..errors import UserError
+from ..importers.static import SMALLEST
 
 AXES = ("+X", "-X", "+Y", "-Y", "+Z", "-Z")
 
@@ -63,12 +65,16 @@ class Frames:
         self._cache = Path(cache)
         self._reader = CacheReader(self._cache)
         baked = self._reader.frames().tolist()
-        self.numbers = baked if wanted is None else list(range(wanted[0], wanted[1] + 1))
-        missing = sorted(set(self.numbers) - set(baked))
-        if missing or not self.numbers:
+        asked = range(baked[0], baked[-1] + 1) if baked else range(0)
+        if wanted is not None:
+            asked = range(wanted[0], wanted[1] + 1)
+        self.numbers = [frame for frame in baked if frame in asked]
+        if not self.numbers or wanted is not None and len(self.numbers) < len(asked):
             self.close()
-            what = ", ".join(str(frame) for frame in missing[:5]) + (" ..." if len(missing) > 5 else "")
-            raise UserError(f"{cache}: {len(missing)} of {len(self.numbers)} frames are not baked ({what or 'none is'}).", "Bake them first.")
+            some = [str(frame) for frame in islice((frame for frame in asked if frame not in self.numbers), 6)]
+            what = ", ".join(some[:5]) + (" ..." if len(some) > 5 else "")
+            lack = len(asked) - len(self.numbers)
+            raise UserError(f"{cache}: {lack} of {len(asked)} frames are not baked ({what or 'none is'}).", "Bake them first.")
         header = self._reader.header
         self.fps, self.name, self.count, self.composite = header.fps, header.avatar_name, header.count, header.composite
         self.opacities = self._reader.static.opacities
@@ -94,8 +100,8 @@ class Frames:
             moved = self._reader.at(number)
         except FrameMissing as error:
             raise UserError(f"{self._cache}: frame {number} is damaged.", "Bake it again.") from error
-        geometry = turn_geometry(moved.means, moved.quats, moved.scales, self._rotation)
-        return Gaussians(*geometry, self.opacities, self.sh)
+        scales = np.maximum(moved.scales, SMALLEST)  # formats with logarithms cannot say 0
+        return Gaussians(*turn_geometry(moved.means, moved.quats, scales, self._rotation), self.opacities, self.sh)
 
     def close(self) -> None:
         """Let go of the cache's files."""
