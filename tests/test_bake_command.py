@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support import STAGE
 from support.avatars import static_avatar, talking_avatar
 
 from ua3dtalk.engine.avatar import load_avatar, save_avatar
+from ua3dtalk.engine.avatar.tensors import load_tensors, save_tensors
 from ua3dtalk.engine.bake import Baker, Session
 from ua3dtalk.engine.cache import SHOT_FILE, CacheReader
 from ua3dtalk.engine.cache.check import check_cache
@@ -186,6 +190,48 @@ def test_a_check_knows_what_is_out_of_date_and_which_files_are_others(shot_file:
     assert not found["ok"] and "no bake here" in found["problems"][0]
 
 
+def test_what_does_not_move_is_held_against_the_avatar(files: Path, tmp_path: Path) -> None:
+    """static.safetensors has no checksum of its own."""
+    shot, cache = shot_of(files), tmp_path / "cache"
+    Baker(Session("cpu", 1), shot).bake(cache)
+    (static,) = cache.glob("store-*/static.safetensors")
+    tensors, metadata = load_tensors(static)
+    tensors = {name: np.array(values) for name, values in tensors.items()}
+    tensors["opacities"][7] += 0.01
+    save_tensors(static, tensors, metadata)
+    found = check_bake(cache, shot)
+    assert not found["ok"] and "is not the avatar's" in found["problems"][0]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_damage_escapes_a_check(files: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """Any bytes of any file changed or cut off: never an exception, and each frame that is called whole is as it was baked."""
+    shot, cache = shot_of(files), tmp_path / "cache"
+    if not cache.exists():
+        Baker(Session("cpu", 1), shot).bake(cache)
+        shutil.copytree(cache, tmp_path / "whole")
+    before = CacheReader(tmp_path / "whole")
+    path = data.draw(st.sampled_from(sorted(p for p in cache.rglob("*") if p.is_file())))
+    content = path.read_bytes()
+    at = data.draw(st.integers(0, len(content) - 1))
+    junk = data.draw(st.binary(min_size=0, max_size=4))
+    try:
+        path.write_bytes(content[:at] + junk + content[at + len(junk) :] if junk else content[:at])
+        found = check_bake(cache, shot)
+        if found["problems"]:
+            return
+        bad = {*found["missing"], *found["damaged"], *found["out_of_date"]}
+        after = CacheReader(cache)
+        for frame in set(shot.frames.tolist()) - bad:
+            assert np.allclose(after.at(frame).means, before.at(frame).means, atol=1e-6)
+            assert np.array_equal(after.at(frame).stored_shares, before.at(frame).stored_shares)
+        after.close()
+    finally:
+        path.write_bytes(content)
+        before.close()
+
+
 def test_a_torn_index_is_told_and_costs_its_entry_alone(files: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     Baker(Session("cpu", 1), shot_of(files)).bake(cache)
@@ -254,7 +300,7 @@ def test_outside_only_where_it_is_allowed(files: Path, tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize("arguments", [
     [], ["--out", "x"], ["--avatar", "a"], ["--shot", "a", "--avatar", "b", "--out", "c"], ["--shot", "a", "--fps", "24"], ["--avatar", "a", "--out", "b", "--root", "c"],
-    ["--shot", "a", "--check", "--dry-run"], ["--frames", "1:2", "--check"],
+    ["--shot", "a", "--check", "--dry-run"], ["--frames", "1:2", "--check"], ["--out", "x", "--frames", "1:2", "--check"],
 ])  # fmt: skip
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 from bpy_extras.io_utils import ExportHelper
@@ -91,7 +94,7 @@ class Bake(_Ranged, bpy.types.Operator):
             self.report({"ERROR"}, f"{run.object_name}: {run.error}")
         return run.state == "done"
 
-    def _tell(self, name: str, result: dict) -> None:
+    def _tell(self, name: str, result: Mapping[str, Any]) -> None:
         self.report(
             {"INFO"},
             f"{name}: {count(result['computed'])} computed in {result['seconds']:.1f} s, "

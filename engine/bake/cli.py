@@ -93,6 +93,8 @@ def _check_usage(options: argparse.Namespace) -> None:
         options.wrong_usage("give --shot FILE, or --out FOLDER and --avatar FILE, or --out FOLDER and --check")
     if options.shot is None and options.avatar is None and not options.check:
         options.wrong_usage("give --shot FILE or --avatar FILE")
+    if options.shot is None and options.avatar is None and options.frames is not None:
+        options.wrong_usage("--frames: give --shot FILE or --avatar FILE, whose frames are checked")
     if (options.root or options.allow_outside) and options.shot is None:
         options.wrong_usage("--root and --allow-outside are about shot files: give --shot FILE")
 
@@ -107,7 +109,8 @@ def _shot(options: argparse.Namespace, frames: tuple[int, int] | None, tell: Eve
 
     rules = Rules(options.root, options.allow_outside)
     shot, settings = read_document(options.shot, rules, options.out is None)
-    if settings.output is None and options.out is None:
+    out: Path | None = options.out or settings.output
+    if out is None:
         raise UserError(f"{options.shot}: names no output folder.", "Give --out FOLDER.")
     if frames is not None:
         first, last = frames
@@ -116,7 +119,7 @@ def _shot(options: argparse.Namespace, frames: tuple[int, int] | None, tell: Eve
             remedy = f"It has {shot.frames[0]} to {shot.frames[-1]}."
             raise UserError(f"{options.shot}: frames {first} to {last} are not all in the shot.", remedy)
         shot = shot.part(rows)
-    return settings.name, shot, options.out or settings.output
+    return settings.name, shot, out
 
 
 def _composed(options: argparse.Namespace, frames: tuple[int, int] | None, tell: Events) -> Shot:

@@ -60,7 +60,8 @@ def read_csv(text: str, fps: float, refuse: Refuse) -> EmotionCurves:
         if clock is None:
             raise refuse("the first line names no column `time` or `frame`")
         names = [name for name in columns if name not in _CLOCKS]
-        times, values = [], []
+        times: list[float] = []
+        values: list[list[float]] = []
         for number, row in enumerate(rows, start=2):
             if not any(cell.strip() for cell in row):
                 continue
@@ -82,7 +83,9 @@ def read_audio2face(data: Any, refuse: Refuse) -> EmotionCurves | None:
         return None
     if len(keys) > MOST_ROWS:
         raise refuse(f"more than {MOST_ROWS} key frames")
-    times, found, names = [], [], {}
+    times: list[float] = []
+    found: list[dict[str, float]] = []
+    names: dict[str, None] = {}
     for number, key in enumerate(keys, start=1):
         where = f"key frame {number}"
         weights = next((key[name] for name in _VALUES if name in key), None) if isinstance(key, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..avatar import load_avatar
-from ..cache import LOCK_FILE, SHOT_FILE, OlderFormat
+from ..cache import LOCK_FILE, SHOT_FILE, CacheReader, OlderFormat
 from ..cache.check import CacheCheck, Progress, check_cache
 from ..cache.index import Index
 from ..cache.layout import ENTRY, FRAME_FILES, CacheHeader, read_header
@@ -60,8 +61,10 @@ def check_sources(shot: Shot) -> None:
 
 
 def _source_problems(shot: Shot) -> Iterator[UserError]:
-    heard = shot.sound is not None and bool(np.isfinite(shot.times).any())
-    files = [("avatar", shot.avatar, shot.avatar_hash)] + ([("sound", shot.sound, shot.sound_hash)] if heard else [])
+    heard = bool(np.isfinite(shot.times).any())
+    files = [("avatar", shot.avatar, shot.avatar_hash)]
+    if shot.sound is not None and heard:
+        files.append(("sound", shot.sound, shot.sound_hash))
     for what, path, digest in files:
         try:
             if not path.is_file():  # nothing else is ever read: a device has no end
@@ -83,9 +86,9 @@ def check_folder(folder: Path, shot: Shot, resume: bool) -> None:
     """
     header = _header(folder)
     if header is None:
-        own = {LOCK_FILE, SHOT_FILE, f"next-{SHOT_FILE}"}
+        own = re.compile(rf"store-\d+-[0-9a-f]{{1,16}}|{re.escape(LOCK_FILE)}|(next-)?{re.escape(SHOT_FILE)}")
         try:
-            foreign = sorted(p.name for p in Path(folder).iterdir() if p.name not in own and not p.name.startswith("store-"))
+            foreign = sorted(path.name for path in Path(folder).iterdir() if not own.fullmatch(path.name))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -124,7 +127,9 @@ def plan_bake(shot: Shot, folder: Path) -> BakePlan:
         about = ("", "")
     wanted = frame_keys(shot)
     report = stale_report(shot, keys, *about, last, wanted)
-    todo, known, compute, moved = set(report.frames), set(keys.values()), [], []
+    todo, known = set(report.frames), set(keys.values())
+    compute: list[int] = []
+    moved: list[int] = []
     for frame, key in zip(shot.frames.tolist(), (row.tobytes() for row in wanted)):
         if frame in todo:
             (moved if key in known else compute).append(frame)
@@ -136,6 +141,20 @@ def plan_bake(shot: Shot, folder: Path) -> BakePlan:
         rest, branch = avatar.rest()
         size += sum(array.nbytes for array in (rest.means, rest.quats, rest.scales, rest.opacities, rest.sh, branch))
     return BakePlan(report, tuple(compute), tuple(moved), size)
+
+
+def _still_problems(folder: Path, shot: Shot, found: CacheCheck) -> list[str]:
+    """What does not move has no checksum: it is held against the avatar that it comes from."""
+    if found.problems or found.header is None or found.header.avatar_hash != shot.avatar_hash:
+        return []
+    reader, avatar = CacheReader(folder), load_avatar(shot.avatar)
+    rest, branch = avatar.rest()
+    pairs = [(getattr(reader.static, name), getattr(rest, name)) for name in ("means", "quats", "scales", "opacities", "sh")]
+    pairs += [(reader.branch, branch), (reader.moving, avatar.moving_rows())]
+    reader.close()
+    if all(a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in pairs):
+        return []
+    return [f"{folder / found.header.store / 'static.safetensors'}: is not the avatar's."]
 
 
 def last_shot(folder: Path) -> Shot | None:
@@ -160,7 +179,7 @@ def check_bake(folder: Path, shot: Shot | None, progress: Progress = lambda done
     reasons: tuple[str, ...] = ()
     damaged, total = found.damaged, len(found.keys) + len(found.damaged)
     if shot is not None:
-        problems += [error.message for error in _source_problems(shot)]
+        problems += [error.message for error in _source_problems(shot)] or _still_problems(folder, shot, found)
         hashes = ("", "") if found.header is None else (found.header.avatar_hash, found.header.sound_hash)
         report = stale_report(shot, found.keys, *hashes, last_shot(folder))
         wanted = set(shot.frames.tolist())
