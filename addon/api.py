@@ -25,7 +25,7 @@ import numpy as np
 from ..engine.errors import UserError
 from ..engine.shot.stale import StaleReport
 from ..engine.shot.document import write_document
-from . import audio, automatic, avatar, baking, compat, compositing, frames, keys, proxy, session, shots, status, uncertainty
+from . import audio, automatic, avatar, baking, compat, compositing, emotion_file, frames, keys, proxy, session, shots, status, uncertainty
 from .core.channels import INTENSITY_MAX
 from .core.keying import Span
 from .core.paths import is_temporary
@@ -40,8 +40,8 @@ CONVERTED = (".ply", ".spz", ".splat", ".pth", ".pt")
 
 __all__ = [
     "BakeReport", "UserError", "add_compositing", "add_proxy", "attach_audio", "automatic_to_keys", "bake", "clear_cache",
-    "copy_performance", "import_avatar", "key_blink", "key_emotion", "key_performance", "key_preset", "remove_compositing",
-    "remove_proxy", "render", "stale", "trust", "worst_frames", "write_shot",
+    "copy_performance", "import_avatar", "key_blink", "key_emotion", "key_emotion_file", "key_performance", "key_preset",
+    "remove_compositing", "remove_proxy", "render", "stale", "trust", "worst_frames", "write_shot",
 ]  # fmt: skip
 
 
@@ -163,6 +163,30 @@ def key_emotion(
         raise UserError(f"Intensity {intensity:g} or blend {blend:g} is out of range.", f"Intensity is 0 to {INTENSITY_MAX:g}, blend 0 or more.")
     frame = scene.frame_current_final if frame is None else frame
     keys.key_sliders(obj, scene, {**all_weights(emotion), "intensity": intensity}, float(frame), float(blend))
+
+
+def key_emotion_file(
+    obj: bpy.types.Object,
+    path: str | Path,
+    frame_range: tuple[int, int] | None = None,
+    tolerance: float = 0.03,
+    scene: bpy.types.Scene | None = None,
+) -> emotion_file.EmotionKeys:
+    """Key what an emotion file says, in the place of the keys there: our own (.json), a table (.csv), Audio2Face's key frames (.json).
+
+    Args:
+        path: of the file. README, "Emotion files", says what is read.
+        frame_range: first and last frame, instead of the object's own range.
+        tolerance: how far a slider may be off between keys, above 0, at most 1.
+
+    Returns:
+        How many frames and keys, which sliders, and what the file has that was left out.
+    """
+    scene = scene or bpy.context.scene
+    _editable(obj)
+    if not 0.0 < tolerance <= 1.0:
+        raise UserError(f"The tolerance {tolerance:g} is out of range.", "Give a number above 0, up to 1.")
+    return emotion_file.key_file(obj, scene, Path(bpy.path.abspath(str(path))), frame_numbers(frame_range), tolerance)
 
 
 def key_preset(

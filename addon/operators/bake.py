@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import bpy
-from bpy.props import BoolProperty, IntProperty, StringProperty
+from bpy.props import BoolProperty, StringProperty
 from bpy_extras.io_utils import ExportHelper
 
 from ...engine.errors import UserError
@@ -14,24 +14,10 @@ from ...engine.shot.stale import count
 from .. import api, avatar, baking, frames, live, status
 from ..feedback import reporting, tag_redraw
 from ..places import folder_of
-from .target import OnAvatar, target
+from .target import OnAvatar, Ranged, target
 
 
-class _Ranged(OnAvatar):
-    """Of the avatar's own range, or of other frames."""
-
-    first: IntProperty(name="First", description="First frame, instead of the avatar's own range", options={"SKIP_SAVE"})
-    last: IntProperty(name="Last", description="Last frame, instead of the avatar's own range", options={"SKIP_SAVE"})
-
-    def range(self) -> tuple[int, int] | None:
-        """First and last frame where they were given."""
-        asked = [self.properties.is_property_set(name) for name in ("first", "last")]
-        if any(asked) and not all(asked):
-            raise UserError("Give both, the first and the last frame.")
-        return (self.first, self.last) if all(asked) else None
-
-
-class Bake(_Ranged, bpy.types.Operator):
+class Bake(Ranged, bpy.types.Operator):
     """Compute the avatar's motion for each frame that is out of date. Blender stays usable meanwhile"""
 
     bl_idname = "ua3dtalk.bake"
@@ -108,7 +94,7 @@ class Bake(_Ranged, bpy.types.Operator):
         context.window_manager.event_timer_remove(self._timer)
 
 
-class ExportShot(_Ranged, bpy.types.Operator, ExportHelper):
+class ExportShot(Ranged, bpy.types.Operator, ExportHelper):
     """Write the avatar's performance as a shot file, which is baked without Blender: by scripts, on other machines"""
 
     bl_idname = "ua3dtalk.export_shot"

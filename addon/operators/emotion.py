@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, StringProperty
+from bpy_extras.io_utils import ImportHelper
 
 from ...engine.errors import UserError
 from .. import api, automatic, avatar
@@ -12,7 +13,7 @@ from ..core.performance import CHANNEL_SETS
 from ..core.presets import PRESETS
 from ..feedback import reporting, tag_redraw
 from ..properties import DECAY_ITEMS, EMOTION_ITEMS, PERFORMANCE_ITEMS
-from .target import OnAvatar, target
+from .target import OnAvatar, Ranged, target
 
 
 class _Keys(OnAvatar):
@@ -212,7 +213,7 @@ class ReadVoice(_Voice, bpy.types.Operator):
         self.report({"INFO"}, f"Confidence {100 * voice.confidence.min():.0f} to {100 * voice.confidence.max():.0f} %")
 
 
-class AutomaticToKeys(_Voice, bpy.types.Operator):
+class AutomaticToKeys(Ranged, _Voice, bpy.types.Operator):
     """Turn the emotion that the voice carries into a few keys that can be edited, used from then on as keyed"""
 
     bl_idname = "ua3dtalk.automatic_to_keys"
@@ -221,15 +222,10 @@ class AutomaticToKeys(_Voice, bpy.types.Operator):
 
     tolerance: FloatProperty(name="Tolerance", description="How far the keys may be off", min=0.001, max=1.0, options={"SKIP_SAVE"})
     keep: BoolProperty(name="Keep What Is Keyed", description="Mix it with what was keyed, as the slider Keyed says; else that is replaced")
-    first: IntProperty(name="First", description="First frame, instead of the avatar's own range", options={"SKIP_SAVE"})
-    last: IntProperty(name="Last", description="Last frame, instead of the avatar's own range", options={"SKIP_SAVE"})
 
     def question(self, context: bpy.types.Context) -> automatic.Listening:
-        asked = self.properties.is_property_set
-        if asked("first") != asked("last"):
-            raise UserError("Give both, the first and the last frame.")
         self._object = target(self, context).name
-        numbers = api.frame_numbers((self.first, self.last) if asked("first") else None)
+        numbers = api.frame_numbers(self.range())
         return automatic.Listening(target(self, context), context.scene, numbers)
 
     def answered(self, context: bpy.types.Context, voice: automatic.Voice) -> None:
@@ -241,4 +237,22 @@ class AutomaticToKeys(_Voice, bpy.types.Operator):
         self.report({"INFO"}, f"{obj.name}: {done}")
 
 
-CLASSES = (KeyEmotion, KeyPreset, KeyPerformance, KeyBlink, CopyPerformance, ReadVoice, AutomaticToKeys)
+class KeyEmotionFile(Ranged, bpy.types.Operator, ImportHelper):
+    """Key what an emotion file says: a table (.csv), key frames of Audio2Face, or an emotion file of our own (.json)"""
+
+    bl_idname = "ua3dtalk.key_emotion_file"
+    bl_label = "Key Emotion File"
+    bl_options = {"REGISTER", "UNDO"}
+
+    filter_glob: StringProperty(default="*.csv;*.json", options={"HIDDEN"})
+    tolerance: FloatProperty(name="Tolerance", description="How far the keys may be off", min=0.001, max=1.0, options={"SKIP_SAVE"})
+
+    @reporting
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        obj = target(self, context)
+        tolerance = self.tolerance if self.properties.is_property_set("tolerance") else obj.ua3dtalk.key_tolerance
+        self.report({"INFO"}, f"{obj.name}: {api.key_emotion_file(obj, self.filepath, self.range(), tolerance, context.scene)}")
+        return {"FINISHED"}
+
+
+CLASSES = (KeyEmotion, KeyPreset, KeyPerformance, KeyBlink, KeyEmotionFile, CopyPerformance, ReadVoice, AutomaticToKeys)

@@ -1,11 +1,11 @@
-"""Which avatar an operator means."""
+"""Which avatar, and which frames, an operator means."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import bpy
-from bpy.props import StringProperty
+from bpy.props import IntProperty, StringProperty
 
 from ...engine.errors import UserError
 from .. import avatar
@@ -23,6 +23,20 @@ class OnAvatar:
             return True
         cls.poll_message_set("The scene has no avatar; import one with File > Import > UA-3DTalk Avatar")
         return False
+
+
+class Ranged(OnAvatar):
+    """For operators on the avatar's own range, or on other frames."""
+
+    first: IntProperty(name="First", description="First frame, instead of the avatar's own range", options={"SKIP_SAVE"})
+    last: IntProperty(name="Last", description="Last frame, instead of the avatar's own range", options={"SKIP_SAVE"})
+
+    def range(self) -> tuple[int, int] | None:
+        """First and last frame where they were given."""
+        asked = [self.properties.is_property_set(name) for name in ("first", "last")]
+        if any(asked) and not all(asked):
+            raise UserError("Give both, the first and the last frame.")
+        return (self.first, self.last) if all(asked) else None
 
 
 def target(operator: Any, context: bpy.types.Context) -> bpy.types.Object:

@@ -56,6 +56,7 @@ def draw_performance(layout: bpy.types.UILayout, context: bpy.types.Context, obj
     layout.prop(settings, "key_decay")
     layout.operator("ua3dtalk.key_performance", icon="KEY_HLT")
     layout.operator("ua3dtalk.copy_performance", icon="COPYDOWN")
+    layout.operator("ua3dtalk.key_emotion_file", icon="FILE_FOLDER")
 
 
 def draw_voice(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.types.Object) -> None:

@@ -227,6 +227,7 @@ def _tried(api: ModuleType, shipped: Shipped, avatars: Path, tmp_path: Path, obj
         "key_preset": lambda: ops.key_preset(object="Head", preset=shipped("addon.core.presets").PRESETS[0].identifier, frame=3, intensity=1.0, blend=1),
         "key_performance": lambda: ops.key_performance(object="Head", emotion="ANGRY", frame=15, intensity=1.0, onset=2, apex=1, release=2, decay="SMOOTH"),
         "key_blink": lambda: ops.key_blink(object="Head", frame=18, length=0.2, amount=0.9),
+        "key_emotion_file": lambda: ops.key_emotion_file(object="Head", filepath=str(tmp_path / "e.csv"), first=1, last=20, tolerance=0.05),
         "copy_performance": lambda: ops.copy_performance(object="Head", to="Second", offset=2, channels={"EMOTION"}, new_take=True, take="B"),
         "start_engine": lambda: ops.start_engine(),
         "read_voice": lambda: ops.read_voice(object="Head"),
@@ -260,6 +261,7 @@ def test_every_operator_takes_keywords_in_background_mode(head: bpy.types.Object
     assert names == set(tried) | set(REFUSED_HERE), "a new operator needs a line here"
     bpy.context.view_layer.objects.active = head
     shipped("addon.session").stop()
+    (tmp_path / "e.csv").write_text("frame,happy\n1,0\n20,1\n")
     for name, call in tried.items():
         if name == "add_compositing":
             bpy.context.scene.render.engine = "CYCLES"
@@ -272,6 +274,33 @@ def test_every_operator_takes_keywords_in_background_mode(head: bpy.types.Object
         options = {"object": "Head", "place": "CACHE"} if name == "open_place" else {}
         with pytest.raises(RuntimeError, match=words):
             getattr(bpy.ops.ua3dtalk, name)(**options)
+
+
+def test_emotion_files_become_keys(head: bpy.types.Object, api: ModuleType, scene: bpy.types.Scene, shipped: Shipped, tmp_path: Path) -> None:
+    """The sliders follow the file within the tolerance, with few keys; Audio2Face's time codes go with the sound's strip."""
+    load, sample = shipped("engine.shot").load_emotion, shipped("addon.curves").sample
+    frames, fps = np.arange(1, 21), shipped("addon.audio").fps_of(scene)
+    (tmp_path / "e.csv").write_text("frame,happy,angry,intensity,blink,lips\n" + "".join(f"{f},{f / 40},{(f % 7) / 7},1.5,{f / 20},{f / 10}\n" for f in range(21)))
+    done = api.key_emotion_file(head, "//e.csv", tolerance=0.02)
+    assert done.frames == 20 and 5 < done.keys <= 20 and {"happy", "intensity", "blink", "lip_strength"} < set(done.sliders) and "mix" not in done.sliders
+    expected = load(tmp_path / "e.csv", fps).at(frames / fps)
+    found = sample(head, scene, frames)
+    for slider, values in (("happy", expected["keyed"][:, 1]), ("angry", expected["keyed"][:, 3]), ("intensity", expected["intensity"]), ("lip_strength", expected["lips"])):
+        assert np.abs(found[slider] - values).max() <= 0.021, slider
+    assert np.abs(found["blink"] - frames / 20).max() <= 0.021, "the automatic blinks are not keyed"
+    (tmp_path / "a2f.json").write_text(json.dumps([{"time_code": 0.0, "emotion": {"joy": 0.0}}, {"time_code": 10 / fps, "emotion": {"joy": 1.0, "pain": 0.5}}]))
+    done = api.key_emotion_file(head, tmp_path / "a2f.json", (1, 20), 0.01)
+    assert "pain" in done.notes[0] and "pain" in str(done)
+    start = shipped("addon.audio").placement(head, scene).start
+    assert np.abs(sample(head, scene, frames)["happy"] - np.clip((frames - start) / 10, 0, 1)).max() <= 0.011
+    head.ua3dtalk.sound_source = "NONE"
+    with pytest.raises(api.UserError, match="has none"):
+        api.key_emotion_file(head, tmp_path / "a2f.json")
+    (tmp_path / "bad.csv").write_text("frame,joyful\n1,1\n")
+    with pytest.raises(api.UserError, match="joyful"):
+        api.key_emotion_file(head, tmp_path / "bad.csv")
+    with pytest.raises(api.UserError, match="tolerance"):
+        api.key_emotion_file(head, tmp_path / "e.csv", tolerance=0)
 
 
 def test_what_an_operator_cannot_do_is_an_exception_with_its_line(head: bpy.types.Object) -> None:
