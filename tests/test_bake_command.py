@@ -334,8 +334,9 @@ def test_emotion_of_other_programs_is_baked(files: Path, tmp_path: Path, capsys:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_interrupted_then_resumed(files: Path, tmp_path: Path) -> None:
-    """Ctrl-C in the middle of a bake: 130, what is finished is whole, and the next bake does the rest alone."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_then_resumed(files: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C, or a farm's end, in the middle of a bake: 130, what is finished is whole, and the next bake does the rest alone."""
     emotion = EmotionCurves(blink_seed=0)
     head = files / "avatars" / "head.safetensors"
     shot = compose_shot(head, load_avatar(head).hash, None, 0.0, emotion, 1000.0, (0, 3999))
@@ -347,12 +348,13 @@ def test_interrupted_then_resumed(files: Path, tmp_path: Path) -> None:
         for line in lines:
             if json.loads(line)["event"] == "frame":
                 break
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         rest = [json.loads(line) for line in lines]
         errors = running.stderr.read()
     assert running.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
     assert rest[-1]["event"] == "error" and rest[-1]["exit_code"] == 130
     found = check_bake(tmp_path / "cache", shot)
+    assert not found["notes"], "no lock is left, no entry torn"
     done = found["whole"]
     assert 1 <= done < 4000 and not found["damaged"] and len(found["missing"]) == 4000 - done
     shot = shot.part(np.arange(min(done + 20, 4000)))

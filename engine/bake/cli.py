@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -79,6 +81,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     from ..shot import save_shot
     from . import Baker, Session
 
+    if threading.current_thread() is threading.main_thread():  # what a farm sends is as Ctrl-C: the lock goes, 130
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = Baker(Session(options.device, options.threads), shot).bake(out, progress=tell)
     if options.shot is None or frames is None:
         save_shot(shot, out / SHOT_FILE, durable=False)
