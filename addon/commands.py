@@ -11,6 +11,7 @@ from typing import Any
 
 import bpy
 
+from ..engine.arguments import frame_range
 from ..engine.errors import Cancelled, UserError
 from ..engine.events import INTERRUPTED, REFUSED, Events
 from ..engine.shot.plan import check_bake, check_folder, in_words, plan_bake
@@ -49,7 +50,7 @@ def run(arguments: list[str]) -> int:
     tell = Events(options.json)
     try:
         scene, found = _targets(options)
-        asked = _range(options.frames)
+        asked = frame_range(options.frames)
     except UserError as error:
         tell.error(error)
         return REFUSED
@@ -79,16 +80,6 @@ def _targets(options: argparse.Namespace) -> tuple[bpy.types.Scene, list[bpy.typ
     if len(found) > 1 and (options.out is not None or options.shot_file is not None):
         raise UserError(f"{len(found)} avatars cannot go to one place.", f"Give --object, one of {', '.join(obj.name for obj in found)}.")
     return scene, found
-
-
-def _range(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    try:
-        first, last = (int(part) for part in text.split(":"))
-    except ValueError:
-        raise UserError(f"--frames {text}: not of the form FIRST:LAST.", "For example --frames 1:250.") from None
-    return first, last
 
 
 def _one(

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 from . import __version__
+from .arguments import frame_range
 from .bake.cli import add as add_bake
-from .bake.cli import frame_range
 from .errors import Cancelled, UserError
 from .evaluate.cli import add as add_evaluate
 from .events import INTERRUPTED, REFUSED

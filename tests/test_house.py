@@ -16,7 +16,10 @@ import pytest
 
 from support import ROOT, STAGE
 
-PLAIN = ("engine.errors", "engine.events", "engine.files", "engine.avatar", "engine.shot", "engine.cache", "engine.worker.protocol", "engine.worker.client")
+PLAIN = (
+    "engine.arguments", "engine.errors", "engine.events", "engine.files", "engine.avatar", "engine.shot", "engine.cache",
+    "engine.worker.protocol", "engine.worker.client",
+)  # fmt: skip
 BLENDER = {"bpy", "bpy_extras", "bpy_types", "bl_ui", "bl_operators", "gpu", "gpu_extras", "mathutils", "aud", "blf"}
 BLENDER |= {"bmesh", "addon_utils", "imbuf", "idprop", "rna_prop_ui", "nodeitems_utils"}
 ADDON = STAGE / "ua3dtalk" / "addon"

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
+from ..arguments import frame_range
 from ..errors import UserError
 from ..events import Events
 
@@ -43,19 +44,6 @@ def add(command: Any, compute: Callable[[argparse.ArgumentParser], None]) -> Non
     sub.add_argument("--allow-outside", action="store_true", help="trust the shot file: it may write and read anywhere")
     compute(sub)
     sub.set_defaults(wrong_usage=sub.error)
-
-
-def frame_range(text: str | None) -> tuple[int, int] | None:
-    """(first, last) of FIRST:LAST. Raises UserError."""
-    if text is None:
-        return None
-    try:
-        first, last = (int(part) for part in text.split(":"))
-    except ValueError:
-        raise UserError(f"--frames {text}: not of the form FIRST:LAST.", "For example --frames 0:249.") from None
-    if last < first:
-        raise UserError(f"--frames {text}: the last frame lies before the first.", "For example --frames 0:249.")
-    return first, last
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:

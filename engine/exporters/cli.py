@@ -19,7 +19,7 @@ def add(command: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
-    from ..bake.cli import frame_range
+    from ..arguments import frame_range
     from ..events import Events
     from .frames import BLENDER, Axes
     from .run import FORMATS, ExportSettings, export_cache

@@ -145,7 +145,7 @@ def test_one_that_fails_does_not_stop_the_others(head: bpy.types.Object, api: Mo
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), [
-    (["--object", "Nobody"], 1, "'Nobody'"), (["--scene", "Nowhere"], 1, "'Nowhere'"), (["--frames", "5"], 1, "FIRST:LAST"), (["--frames", "5:4"], 1, "5 to 4"),
+    (["--object", "Nobody"], 1, "'Nobody'"), (["--scene", "Nowhere"], 1, "'Nowhere'"), (["--frames", "5"], 1, "FIRST:LAST"), (["--frames", "5:4"], 1, "before the first"),
     (["--what"], 2, "--what"), (["--check", "--dry-run"], 2, "not allowed"),
 ])  # fmt: skip
 def test_the_command_refuses(head: bpy.types.Object, command: Callable[..., Any], arguments: list[str], code: int, words: str) -> None:
