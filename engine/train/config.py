@@ -40,8 +40,8 @@ class TrainConfig:
 
     Attributes:
         mouth, face: see BranchPlan.
-        weigh_steps: steps in which the log-variances alone learn what a spoilt view is, see `weigh` (paper: none; ours). weigh_rate: their
-            Adam's, falling to 0. weigh_gain: how much more variance there is for noise as large as the signal (ours).
+        weigh_steps: steps in which the views' networks learn what their uncertainty is to say, see `weigh` (paper: none; ours). weigh_rate:
+            Adam's for the log-variances, falling to 0. weigh_gain: how much more variance there is for noise as large as the signal (ours).
         fuse_steps: both together, geometry and motion kept; SH and opacity of the face and SH of the mouth train (paper: 10,000).
         seed: of everything random (ours).
 

@@ -89,7 +89,7 @@ class Trainer:
     def step_once(self) -> dict[str, float]:
         """One picture. Returns the losses (before their weights) and what a refinement did."""
         if self.name == WEIGH:
-            found = {"loss": float(self.weigher.step(self.step / self.steps, self.generator))}
+            found = {name: float(value) for name, value in self.weigher.step(self.step / self.steps, self.generator).items()}
         else:
             found = self._fuse() if self.name == FUSE else self._branch(self.name)
         self.step += 1
