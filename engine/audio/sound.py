@@ -17,6 +17,8 @@ from ..files import file_hash
 RATE = 16000
 SHORTEST = RATE // 10  # samples; shorter sounds are padded with silence to this length
 LOUDEST = 8.0  # a float file beyond this is taken for integers written as floats, and scaled down
+HIGHEST_RATE = 768_000  # no recorder goes beyond; the resampler's filter grows with it
+BEYOND = 1e30  # sums of such samples are no number any more; taken as infinite
 CANCELLED = 0.05  # mono power under this share of the channels' power: they cancel, one channel is taken
 BLOCK_SECONDS = 20
 CONVERT = "Convert it to WAV or FLAC first, for example: ffmpeg -i INPUT -vn sound.wav"
@@ -93,12 +95,14 @@ def _decode(path: Path, channel: int | None) -> tuple[np.ndarray, _Info, int, bo
     repaired, mixed, apart = 0, 0.0, 0.0
     with soundfile.SoundFile(path) as file:
         info = _Info(file.samplerate, file.channels, 0)
+        if not 0 < file.samplerate <= HIGHEST_RATE:
+            raise UserError(f"{path}: {file.samplerate} samples a second, which no sound has: its header is damaged.", CONVERT)
         resampler = _Resampler(file.samplerate)
 
         def blocks() -> Iterator[np.ndarray]:
             nonlocal repaired, mixed, apart
             while len(block := file.read(resampler.block, dtype="float32", always_2d=True)):
-                bad = ~np.isfinite(block)
+                bad = ~(np.abs(block) < BEYOND)  # NaN, too
                 if bad.any():
                     repaired += int(bad.sum())
                     block[bad] = 0.0
@@ -108,7 +112,8 @@ def _decode(path: Path, channel: int | None) -> tuple[np.ndarray, _Info, int, bo
                 apart += float(np.square(block, dtype=np.float64).sum()) / block.shape[1]
                 yield mono
 
-        samples = resampler.run(blocks(), file.frames)
+        # What is allocated first; a header may speak of far more samples than the file has.
+        samples = resampler.run(blocks(), min(file.frames, 64 * path.stat().st_size))
     return samples, info, repaired, channel is None and info.channels > 1 and mixed < CANCELLED * apart
 
 

@@ -161,6 +161,8 @@ def load_shot(path: Path) -> Shot:
             raise ValueError("frames")
         if not 0 <= float(about["smoothing"]) <= SMOOTHING_MAX:
             raise ValueError("smoothing")
+        if not all(isinstance(about[name], str) and about[name].isascii() for name in ("avatar_hash", "sound_hash")):
+            raise ValueError("hashes")  # frame keys are made of them
         sound = about["sound"]
         return Shot(
             Path(about["avatar"]),

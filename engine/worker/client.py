@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import Cancelled, UserError
-from .protocol import PROTOCOL_VERSION, Decoder, Message, ProtocolError, encode, proof, proves
+from .protocol import PROTOCOL_VERSION, Decoder, Message, ProtocolError, encode, is_nonce, is_number, proof, proves
 
 START_TIMEOUT = 120.0
 MOST_PEERS = 16
@@ -227,7 +227,7 @@ class WorkerClient:
 
     def _handshake(self, peer: _Peer, message: Message) -> bool:
         """One step of a peer's handshake; False where it is none of ours."""
-        if message["type"] == "hello" and isinstance(message.get("nonce"), str) and not peer.nonce:
+        if message["type"] == "hello" and is_nonce(message.get("nonce")) and not peer.nonce:
             peer.nonce = message["nonce"]
             answer = proof(self._token, "client", peer.nonce, peer.own_nonce)
             try:
@@ -271,16 +271,20 @@ class WorkerClient:
             self._fail("The engine closed the connection.")
 
     def _handle(self, message: Message) -> None:
-        job = self._jobs.get(message.get("id", -1))
+        number = message.get("id")
+        job = self._jobs.get(number) if is_number(number) else None
         kind = message["type"]
         if job is None:
             return
         if kind == "progress":
-            job.done, job.total, job.text = (message.get(name, getattr(job, name)) for name in ("done", "total", "text"))
-            job.frames += message.get("frames", ())
+            done, total, frames = message.get("done"), message.get("total"), message.get("frames")
+            job.done, job.total = done if is_number(done) else job.done, total if is_number(total) else job.total
+            job.text = str(message.get("text", job.text))
+            job.frames += [frame for frame in frames if is_number(frame)] if isinstance(frames, list) else []
             return
         if kind == "result":
-            job.state, job.result = "done", message.get("result") or {}
+            result = message.get("result")
+            job.state, job.result = "done", result if isinstance(result, dict) else {}
         elif kind == "error":
             job.state = "cancelled" if message.get("cancelled") else "failed"
             job.error = UserError(str(message.get("message", "The engine failed.")), str(message.get("remedy", "")))

@@ -80,4 +80,17 @@ def proof(token: str, role: str, peer_nonce: str, own_nonce: str) -> str:
 
 def proves(token: str, role: str, own_nonce: str, peer_nonce: str, shown: object) -> bool:
     """True where `shown` is the proof of the peer in `role`."""
-    return isinstance(shown, str) and hmac.compare_digest(proof(token, role, own_nonce, peer_nonce), shown)
+    # As bytes: a stranger's text may hold what `compare_digest` refuses.
+    return isinstance(shown, str) and hmac.compare_digest(
+        proof(token, role, own_nonce, peer_nonce).encode(), shown.encode("utf-8", "surrogatepass")
+    )
+
+
+def is_nonce(value: object) -> bool:
+    """Whether a peer's nonce is short plain text: a hash can be made of it."""
+    return isinstance(value, str) and 0 < len(value) <= 128 and value.isascii()
+
+
+def is_number(value: object) -> bool:
+    """Whether a message's number is a whole one; True and 1.0 are none."""
+    return type(value) is int

@@ -13,7 +13,7 @@ from typing import Any, Callable, Sequence
 
 from .. import __version__
 from ..errors import Cancelled, UserError
-from .protocol import ALIVE_EVERY, PROTOCOL_VERSION, Decoder, Message, ProtocolError, encode, proof, proves
+from .protocol import ALIVE_EVERY, PROTOCOL_VERSION, Decoder, Message, ProtocolError, encode, is_nonce, is_number, proof, proves
 
 Progress = Callable[[int, int, str, Sequence[int]], None]
 """(done, total, text, frames that have become readable since the last call); frames may be left out."""
@@ -67,7 +67,7 @@ class Server:
             messages = self._decoder.feed(data)
         challenge = messages[0]
         peer = challenge.get("nonce")
-        if not isinstance(peer, str) or not proves(self._token, "client", nonce, peer, challenge.get("proof")):
+        if not is_nonce(peer) or not proves(self._token, "client", nonce, peer, challenge.get("proof")):
             raise UserError("The other side does not hold the token of this worker.")
         info = self._info | {"protocol": PROTOCOL_VERSION, "engine": __version__}
         self._send({"type": "proof", "proof": proof(self._token, "worker", peer, nonce), "info": info})
@@ -85,13 +85,16 @@ class Server:
 
     def _take(self, message: Message) -> None:
         number = message.get("id")
-        if message["type"] == "cancel" and isinstance(number, int):
+        if message["type"] == "cancel" and is_number(number):
             self._cancelled.add(number)
-        elif message["type"] == "request" and isinstance(number, int):
+        elif message["type"] == "request" and is_number(number):
             generation = message.get("generation")
-            if generation:
-                name, value = generation
-                self._generations[name] = max(value, self._generations.get(name, value))
+            if generation is not None:
+                match generation:
+                    case [str(name), int(value)]:
+                        self._generations[name] = max(value, self._generations.get(name, value))
+                    case _:
+                        raise ProtocolError("a generation is not [name, number]")
             self._jobs.put(message)
 
     def _pulse(self) -> None:

@@ -1,0 +1,1 @@
+"""Bad input on purpose: `python -m tests.fuzz` (see docs/fuzz.md)."""
