@@ -17,6 +17,7 @@ from .evaluate.cli import add as add_evaluate
 from .events import INTERRUPTED, REFUSED
 from .events import Events as Printer
 from .exporters.cli import add as add_export
+from .farm.cli import add as add_farm
 from .prepare.cli import add as add_prepare
 from .priors.cli import add as add_train_priors
 from .priors.emotion_cli import add as add_train_emotion
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     compute(sub)
 
     add_bake(command, compute)
+    add_farm(command, compute)
 
     sub = command("render", _render, "frames of a cache -> PNG or OpenEXR with alpha, depth and uncertainty")
     sub.add_argument("--cache", type=Path, required=True, help="cache folder")
