@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import socket
 import struct
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fuzz.peers import MadClient, MadWorker
+from test_house import imports, sources
 from test_worker import connect, sleeping_client, talk
 
 from ua3dtalk.engine import __version__
@@ -19,6 +21,7 @@ from ua3dtalk.engine.worker.client import WorkerClient
 from ua3dtalk.engine.worker.protocol import MAX_MESSAGE, PROTOCOL_VERSION, ProtocolError, encode, proof, proves
 from ua3dtalk.engine.worker.server import Server
 
+PROJECT = Path(__file__).resolve().parents[1]
 HELLO = {"type": "hello", "nonce": "ab" * 16}
 posix = pytest.mark.skipif(os.name == "nt", reason="needs a script as a program")
 
@@ -112,6 +115,21 @@ def test_a_whole_recorded_handshake_is_of_no_use_again(waiting: WorkerClient) ->
     pumped(waiting)
     assert waiting.state == "starting" and not waiting._peers
     comes(waiting)
+
+
+NETWORK = {"socket", "ssl", "http", "ftplib", "smtplib", "imaplib", "poplib", "socketserver", "xmlrpc", "requests", "httpx", "aiohttp", "urllib3", "distributed"}
+
+
+def test_nothing_else_knows_the_network() -> None:
+    found = set()
+    for path in (path for folder in ("addon", "engine") for path in sources(folder)):
+        for name in imports(path):
+            if name.split(".")[0] in NETWORK or name.startswith("urllib.request") or name.startswith("torch.hub"):
+                found.add(path.relative_to(PROJECT).as_posix())
+    assert {"engine/worker/client.py", "engine/worker/server.py"} <= found
+    assert {name for name in found if not name.startswith(("engine/worker/", "engine/farm/"))} <= {"engine/cache/writer.py"}
+    named = [node for node in ast.walk(ast.parse((PROJECT / "engine/cache/writer.py").read_text("utf-8"))) if isinstance(node, ast.Attribute)]
+    assert {node.attr for node in named if ast.unparse(node.value) == "socket"} == {"gethostname"}, "its lock tells machines apart"
 
 
 @pytest.mark.parametrize("shown", ["00" * 32, "é", "\ud800", None, 3, proof("wrong", "client", "a", "b")])

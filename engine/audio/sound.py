@@ -17,7 +17,7 @@ from ..files import file_hash
 RATE = 16000
 SHORTEST = RATE // 10  # samples; shorter sounds are padded with silence to this length
 LOUDEST = 8.0  # a float file beyond this is taken for integers written as floats, and scaled down
-HIGHEST_RATE = 768_000  # no recorder goes beyond; the resampler's filter grows with it
+RATES = 1000, 768_000  # of files; what is computed grows with a rate beyond, and no recorder goes there
 BEYOND = 1e30  # sums of such samples are no number any more; taken as infinite
 CANCELLED = 0.05  # mono power under this share of the channels' power: they cancel, one channel is taken
 BLOCK_SECONDS = 20
@@ -95,8 +95,8 @@ def _decode(path: Path, channel: int | None) -> tuple[np.ndarray, _Info, int, bo
     repaired, mixed, apart = 0, 0.0, 0.0
     with soundfile.SoundFile(path) as file:
         info = _Info(file.samplerate, file.channels, 0)
-        if not 0 < file.samplerate <= HIGHEST_RATE:
-            raise UserError(f"{path}: {file.samplerate} samples a second, which no sound has: its header is damaged.", CONVERT)
+        if not RATES[0] <= file.samplerate <= RATES[1]:
+            raise UserError(f"{path}: {file.samplerate} samples a second, where {RATES[0]} to {RATES[1]} are read; its header is damaged.", CONVERT)
         resampler = _Resampler(file.samplerate)
 
         def blocks() -> Iterator[np.ndarray]:

@@ -118,7 +118,7 @@ def read_header(folder: Path) -> CacheHeader:
         whole = (header.count, header.moving)
         if not all(type(number) is int and 0 <= number < 1 << 31 for number in whole) or header.moving > header.count:
             raise ValueError("count")
-        if not isinstance(header.store, str) or Path(header.store).name != header.store or header.store in ("", ".", ".."):
+        if not isinstance(header.store, str) or not header.store.isascii() or Path(header.store).name != header.store or header.store in ("", ".", ".."):
             raise ValueError("store")  # a store lies in its own cache folder, never elsewhere
         header.fps = float(header.fps)
     except (KeyError, TypeError, ValueError) as error:

@@ -19,6 +19,7 @@ import re
 import selectors
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -56,6 +57,12 @@ def stage() -> None:
     build.stage(STAGE / "ua3dtalk")
 
 
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Where a child's files lie; in memory where the system has such a place."""
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(prefix="ua3dtalk-fuzz-", dir=memory if memory.is_dir() else None, ignore_cleanup_errors=True)
+
+
 def _limit_memory() -> None:
     try:
         import resource
@@ -80,43 +87,42 @@ def _watch(folder: Path) -> None:
     sys.addaudithook(hook)
 
 
-def child(name: str, seed: int, first: int, only: bool) -> None:
+def child(name: str, seed: int, first: int, only: bool, place: Path) -> None:
     """Give inputs `first`, `first` + 1, ...; a line to stdout before ("at n") and after ("ok", "no", "?? finding") each."""
     for path in (STAGE, ROOT / "tests"):
         sys.path.insert(0, str(path))
     sys.dont_write_bytecode = True
     warnings.simplefilter("ignore")
-    from .readers import READERS, folder
+    from .readers import READERS
 
-    with folder() as place:
-        reader = READERS[name](Path(place))
-        for number in range(20):  # what is loaded late is loaded before the watch begins
-            try:
-                reader.read(reader.make(random.Random(number)))
-            except Exception:
-                pass
-        _limit_memory()
-        _watch(Path(place))
-        number = first
-        while True:
-            given = reader.make(random.Random(f"{name}/{seed}/{number}"))
-            os.write(1, b"at %d\n" % number)
-            try:
-                reader.read(given)
-                answer = "ok"
-            except reader.refusals as error:
-                # A line that a person is shown: one line.
-                answer = "no" if "\n" not in str(error) else "?? a refusal of several lines"
-            except BaseException as error:
-                frames = [f for f in traceback.extract_tb(error.__traceback__) if "ua3dtalk" in f.filename or f"{os.sep}fuzz{os.sep}" in f.filename]
-                where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-                answer = re.sub(r"\s+", " ", f"?? {type(error).__name__} at {where}: {error}")[:160]
-                if only:
-                    traceback.print_exc()
-            os.write(1, answer.encode("utf-8", "backslashreplace") + b"\n")
+    reader = READERS[name](place)
+    for number in range(20):  # what is loaded late is loaded before the watch begins
+        try:
+            reader.read(reader.make(random.Random(number)))
+        except Exception:
+            pass
+    _limit_memory()
+    _watch(place)
+    number = first
+    while True:
+        given = reader.make(random.Random(f"{name}/{seed}/{number}"))
+        os.write(1, b"at %d\n" % number)
+        try:
+            reader.read(given)
+            answer = "ok"
+        except reader.refusals as error:
+            # A line that a person is shown: one line.
+            answer = "no" if "\n" not in str(error) else "?? a refusal of several lines"
+        except BaseException as error:
+            frames = [f for f in traceback.extract_tb(error.__traceback__) if "ua3dtalk" in f.filename or f"{os.sep}fuzz{os.sep}" in f.filename]
+            where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+            answer = re.sub(r"\s+", " ", f"?? {type(error).__name__} at {where}: {error}")[:160]
             if only:
-                return
-            number += 1
+                traceback.print_exc()
+        os.write(1, answer.encode("utf-8", "backslashreplace") + b"\n")
+        if only:
+            return
+        number += 1
 
 
 def run(name: str, seed: int, seconds: float, first: int = 0, most: int | None = None) -> Result:
@@ -124,7 +130,8 @@ def run(name: str, seed: int, seconds: float, first: int = 0, most: int | None =
     result, number, end = Result(), first, None
     started = time.monotonic()
     while (end is None or time.monotonic() < end) and (most is None or result.inputs < most):
-        command = [sys.executable, "-m", "tests.fuzz", "--child", name, "--seed", str(seed), "--first", str(number)]
+        place = _folder()  # ours, since children are killed
+        command = [sys.executable, "-m", "tests.fuzz", "--child", name, "--seed", str(seed), "--first", str(number), "--place", place.name]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # libraries talk
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
@@ -159,6 +166,7 @@ def run(name: str, seed: int, seconds: float, first: int = 0, most: int | None =
         process.kill()
         process.wait()
         process.stdout.close()
+        place.cleanup()
         if died in ("crash", "hang"):
             result.inputs += begun
             result.findings.setdefault(f"{died} (exit status {process.returncode})" if died == "crash" else died, []).append(number)
@@ -177,17 +185,19 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="give one input again")
     parser.add_argument("--json", type=Path, help="add the figures to this file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        child(given.child, given.seed, given.first, False)
+        child(given.child, given.seed, given.first, False, given.place)
         return 0
     names = given.readers.split(",")
     if unknown := set(names) - set(NAMES):
         parser.error(f"no reader {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     stage()
     if given.only is not None:
-        child(names[0], given.seed, given.only, True)
+        with _folder() as place:
+            child(names[0], given.seed, given.only, True, Path(place))
         return 0
     results = {}
     for name in names:

@@ -6,7 +6,6 @@ import io
 import json
 import random
 import struct
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -298,11 +297,3 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "avatar": avatar, "checkpoint": checkpoint, "ply": ply, "splat": splat, "spz": spz, "cache": cache, "protocol": protocol,
     "shot": shot, "shot-json": shot_json, "emotion": emotion, "sound": sound,
 }  # fmt: skip
-
-
-def folder() -> tempfile.TemporaryDirectory[str]:
-    """Where one child's files lie; in memory where the system has such a place."""
-    memory = Path("/dev/shm")
-    return tempfile.TemporaryDirectory(prefix="ua3dtalk-fuzz-", dir=memory if memory.is_dir() else None, ignore_cleanup_errors=True)
-
-

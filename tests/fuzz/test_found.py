@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from support.caches import random_cache
 
 from ua3dtalk.engine.audio import read_sound
 from ua3dtalk.engine.avatar.tensors import load_tensors, save_tensors
+from ua3dtalk.engine.cache import CacheReader
 from ua3dtalk.engine.errors import UserError
 from ua3dtalk.engine.shot import EmotionCurves, compose_shot, load_shot, save_shot
 
@@ -34,7 +36,7 @@ def wav(path: Path, samples: np.ndarray, rate: int = 16000) -> bytearray:
     return bytearray(path.read_bytes())
 
 
-@pytest.mark.parametrize("rate", [768_001, 2**31 - 1])
+@pytest.mark.parametrize("rate", [1, 999, 768_001, 2**31 - 1])
 def test_a_sound_of_an_impossible_rate_takes_no_memory(tmp_path: Path, rate: int) -> None:
     data = wav(tmp_path / "s.wav", np.zeros(4000))
     data[24:28] = struct.pack("<I", rate)
@@ -64,3 +66,10 @@ def test_samples_beyond_all_measure_stay_numbers(tmp_path: Path) -> None:
     wav(tmp_path / "s.wav", samples)
     sound = read_sound(tmp_path / "s.wav")
     assert np.isfinite(sound.samples).all() and "4000 samples" in sound.warnings[0]
+
+
+def test_a_cache_whose_store_is_no_name_of_a_folder(tmp_path: Path) -> None:
+    header = random_cache(tmp_path / "c", 1, 12) / "header.json"
+    header.write_text(json.dumps(json.loads(header.read_text()) | {"store": "\ud800"}))
+    with pytest.raises(UserError, match="store"):
+        CacheReader(tmp_path / "c")
