@@ -137,7 +137,7 @@ def test_killed_and_gone_on_with(folder: Path, tmp_path: Path) -> None:
     assert result["quality"]["val"]["psnr"] > 0
 
 
-@pytest.mark.parametrize("stop", [3, 13, 30, 48, 55])
+@pytest.mark.parametrize("stop", [3, 13, 30, 48, 54, 58, 64])
 def test_state_is_everything(folder: Path, tmp_path: Path, stop: int) -> None:
     """Wherever a training is stopped, in each part and phase: what comes after is the same to the last bit."""
     settings = tmp_path / "settings.json"

@@ -1,4 +1,4 @@
-"""The steps of training: mouth, face, their variances, then both (paper sec 2.4)."""
+"""The steps of training: mouth, face, what their uncertainty says, then both (paper sec 2.4)."""
 
 from __future__ import annotations
 

@@ -40,8 +40,6 @@ AGREED = 0.4
 """Share of the steps in which members learn to agree."""
 HELD = 100.0
 """Weight of the motion's change, as a share of its variance, beside the members' disagreement, as a share of what it was."""
-
-
 AVERAGES = 0.2
 """Rate of the members' means, as a share of the log-variances'."""
 
