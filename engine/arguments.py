@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 from .errors import UserError
 
 
@@ -16,3 +19,10 @@ def frame_range(text: str | None) -> tuple[int, int] | None:
     if last < first:
         raise UserError(f"--frames {text}: the last frame lies before the first.", "For example --frames 0:249.")
     return first, last
+
+
+def add_shot_rules(parser: argparse.ArgumentParser) -> None:
+    """What shot files may do: --resume, --root, --allow-outside (`shot.document.Rules`)."""
+    parser.add_argument("--resume", action="store_true", help="go on in a folder even where it holds the bake of another avatar or sound; a shot's own always goes on")
+    parser.add_argument("--root", type=Path, metavar="FOLDER", help="the folder that shots may write in and read unhashed files from (each shot file's)")
+    parser.add_argument("--allow-outside", action="store_true", help="trust the shot files: they may write and read anywhere")

@@ -29,17 +29,7 @@ if importlib.util.find_spec("numba"):
 
     del os.environ["NUMBA_CACHE_DIR"]
 
-from support import ROOT, STAGE, engine_python as _engine_python, shared_data as _shared_data  # noqa: E402
-
-
-def _load_build() -> ModuleType:
-    # By its path: a package named `build` may be installed.
-    spec = importlib.util.spec_from_file_location("ua3dtalk_build", ROOT / "build.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from support import ROOT, STAGE, engine_python as _engine_python, load_build as _load_build, shared_data as _shared_data  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:

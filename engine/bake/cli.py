@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from ..arguments import frame_range
+from ..arguments import add_shot_rules, frame_range
 from ..errors import UserError
 from ..events import Events
 
@@ -39,9 +39,7 @@ def add(command: Any, compute: Callable[[argparse.ArgumentParser], None]) -> Non
     how = sub.add_mutually_exclusive_group()
     how.add_argument("--dry-run", action="store_true", help="say what would be computed, and why; nothing is written")
     how.add_argument("--check", action="store_true", help="verify the cache: checksums, and against the shot if one is given; nothing is written")
-    sub.add_argument("--resume", action="store_true", help="go on in the folder even where it holds the bake of another avatar or sound; the shot's own always goes on")
-    sub.add_argument("--root", type=Path, metavar="FOLDER", help="the folder that a shot may write in and read unhashed files from (the shot file's)")
-    sub.add_argument("--allow-outside", action="store_true", help="trust the shot file: it may write and read anywhere")
+    add_shot_rules(sub)
     compute(sub)
     sub.set_defaults(wrong_usage=sub.error)
 

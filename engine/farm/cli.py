@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 from typing import Any, Callable
 
+from ..arguments import add_shot_rules
+
 DESCRIPTION = """Shot files -> their cache folders, several at a time, on processes of this machine or on the workers of a Dask scheduler. One
 bad shot does not stop the rest; what is up to date is not computed again. Exit codes: 0 all are whole, 1 one or more failed, 2 wrong usage,
 130 interrupted. --json: one object a line, each with `event`: progress, error (with `shot`) or result (with `shots`, a row about each)."""
@@ -26,9 +28,7 @@ def add(command: Any, compute: Callable[[argparse.ArgumentParser], None]) -> Non
     where.add_argument("--workers", type=int, metavar="N", help="processes on this machine (1)")
     sub.add_argument("--gpu", action="store_true", help="with --scheduler: only on workers that declare the resource GPU=1")
     sub.add_argument("--retries", type=int, default=2, help="how often a shot is begun again after its worker died or broke (2)")
-    sub.add_argument("--resume", action="store_true", help="go on in folders even where they hold the bake of another avatar or sound")
-    sub.add_argument("--root", type=Path, metavar="FOLDER", help="the folder that shots may write in and read unhashed files from (each shot file's)")
-    sub.add_argument("--allow-outside", action="store_true", help="trust the shot files: they may write and read anywhere")
+    add_shot_rules(sub)
     compute(sub)
     sub.set_defaults(wrong_usage=sub.error)
 

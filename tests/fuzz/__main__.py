@@ -11,7 +11,6 @@ a connection, a file written elsewhere. Exit status 1 where there are findings.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import random
@@ -49,12 +48,10 @@ class Result:
 
 def stage() -> None:
     """Bring STAGE to what would ship now."""
-    spec = importlib.util.spec_from_file_location("ua3dtalk_build", ROOT / "build.py")
-    assert spec is not None and spec.loader is not None
-    build = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = build
-    spec.loader.exec_module(build)
-    build.stage(STAGE / "ua3dtalk")
+    sys.path.insert(0, str(ROOT / "tests"))
+    from support import load_build
+
+    load_build().stage(STAGE / "ua3dtalk")
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -40,3 +42,13 @@ def engine_python() -> Path:
     if not python.exists():
         pytest.skip("the engine's environment is absent; `python3 build.py test` makes it")
     return python
+
+
+def load_build() -> ModuleType:
+    """The project's build.py, by its path: a package named `build` may be installed."""
+    spec = importlib.util.spec_from_file_location("ua3dtalk_build", ROOT / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
