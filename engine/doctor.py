@@ -21,7 +21,16 @@ NEEDED = {
     "numba": "fast loops on the CPU",
     "platformdirs": "where the user's cache lies",
 }
-OPTIONAL = {"gsplat": "rasterises on CUDA"}
+OPTIONAL = {
+    "gsplat": ("rasterises on CUDA", "requirements-cuda.txt"),
+    "usd-core": ("OpenUSD, for export --format usd", "requirements-interchange.txt"),
+    "zstandard": ("version 4 of .spz, for import", "requirements-interchange.txt"),
+    "distributed": ("many shots at a time, for farm", "requirements-farm.txt"),
+    "mediapipe": ("finds a face in a video, for prepare", "requirements-train.txt"),
+    "av": ("reads videos, for prepare", "requirements-train.txt"),
+    "tensorboard": ("curves of a training", "requirements-train.txt"),
+}
+"""What does without, what each is for, and the file of pinned versions that brings it."""
 
 
 def requirements_file() -> Path:
@@ -30,17 +39,23 @@ def requirements_file() -> Path:
 
 
 def diagnose(device: str = "auto", threads: int | None = None) -> dict[str, Any]:
-    """Versions, device, threads, and `missing` ({package: what it is for}); `ok` where a bake can run."""
+    """Versions, device, threads, `missing` ({package: what it is for}), `optional` (the same for what some commands alone need); `ok` where a
+    bake can run."""
     found: dict[str, str] = {}
     missing: dict[str, str] = {}
-    for name, purpose in (NEEDED | OPTIONAL).items():
+    optional: dict[str, str] = {}
+    for name, purpose in NEEDED.items():
         try:
             if name != "torchaudio":  # its import needs care (engine.views); its presence is enough here
                 importlib.import_module(name)
             found[name] = importlib.metadata.version(name)
         except Exception as error:  # a broken install raises all sorts of things
-            if name in NEEDED:
-                missing[name] = f"{purpose} ({type(error).__name__}: {error})"
+            missing[name] = f"{purpose} ({type(error).__name__}: {error})"
+    for name, (purpose, file) in OPTIONAL.items():
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            optional[name] = f"{purpose} ({file})"
     report: dict[str, Any] = {
         "engine": __version__,
         "python": platform.python_version(),
@@ -50,6 +65,7 @@ def diagnose(device: str = "auto", threads: int | None = None) -> dict[str, Any]
         "threads": threads or default_threads(),
         "packages": found,
         "missing": missing,
+        "optional": optional,
         "requirements": str(requirements_file()),
         "ok": not missing,
         "device": None,

@@ -163,6 +163,8 @@ def test_a_camera_file_that_makes_no_camera_is_refused(tmp_path: Path, values: o
 def test_missing_frames_are_named_before_anything_is_drawn(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="2 of 4 frames are not baked .3, 4"):
         render_frames(cache, portrait(np.zeros((0, 3)), 8, 8), tmp_path / "out", (1, 4))
+    with pytest.raises(UserError, match=r"of 1000000000000000000000 frames are not baked \(.*\.\.\.\)"):
+        render_frames(cache, portrait(np.zeros((0, 3)), 8, 8), tmp_path / "out", (0, 10**21 - 1))
     assert not (tmp_path / "out").exists()
 
 

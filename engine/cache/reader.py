@@ -6,6 +6,7 @@ import os
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,24 @@ class CacheReader:
     def frames(self) -> np.ndarray:
         """Baked frames [F] int64, rising."""
         return np.sort(np.fromiter(self._index.entries, np.int64))
+
+    def asked(self, span: tuple[int, int] | None = None) -> list[int]:
+        """Frames of a span (first and last, both included; None: all that are baked), rising.
+
+        Raises:
+            UserError: one of them is not baked, or none is.
+        """
+        baked = self.frames().tolist()
+        if span is None:
+            first, total, found = 0, len(baked), baked
+        else:
+            first, total, found = span[0], span[1] - span[0] + 1, [frame for frame in baked if span[0] <= frame <= span[1]]
+        if found and len(found) == total:
+            return found
+        there = set(found)  # a span may be absurdly long: it is never listed
+        some = list(islice((str(frame) for frame in count(first) if frame not in there), min(total - len(found), 6)))
+        what = ", ".join(some[:5]) + (" ..." if len(some) > 5 else "")
+        raise UserError(f"{self.folder}: {total - len(found)} of {total} frames are not baked ({what or 'none is'}).", "Bake them first.")
 
     def at(self, frame: float) -> CachedFrame:
         """The Gaussians at a frame; between two frames, means and scales linear, quats along the shorter way.

@@ -8,6 +8,7 @@ import socket
 import time
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from io import FileIO
@@ -206,11 +207,35 @@ class CacheWriter:
             problem = f"Frame {frame}: the networks gave numbers that are not finite."
             raise UserError(problem, "Check the avatar and the sound.") from error
         motion, uncertainty = whole[:MOTION_CHANNELS], whole[MOTION_CHANNELS:]
-        reusing = bool(self._free)
-        slot = self._free.pop() if reusing else self._next
-        entry["frame"], entry["slot"], entry["key"] = frame, slot, np.frombuffer(key, np.uint8)
+        entry["frame"], entry["key"] = frame, np.frombuffer(key, np.uint8)
         parts = (motion, uncertainty, self._shares)
         entry["motion_crc"], entry["uncertainty_crc"], entry["shares_crc"] = map(zlib.crc32, parts)
+        self._place(entry, parts)
+
+    def adopt(self, entry: np.void, parts: Sequence[bytes]) -> bool:
+        """Write one frame as another cache of the same avatar holds it, byte by byte.
+
+        Args:
+            entry: of that cache's index (ENTRY), with frame, key, ranges and checksums.
+            parts: its slots, in the order of FRAME_FILES.
+
+        Returns:
+            False, and nothing is written, where the slots are not those of the entry.
+
+        Raises:
+            UserError: the disk refuses; the frame that was there before stays.
+        """
+        sizes = [channels * np.dtype(kind).itemsize * self._moving for channels, kind in FRAME_FILES.values()]
+        sums = [int(entry[name]) for name in ("motion_crc", "uncertainty_crc", "shares_crc")]
+        if [len(part) for part in parts] != sizes or [zlib.crc32(part) for part in parts] != sums:
+            return False
+        self._place(np.array(entry), [memoryview(part) for part in parts])
+        return True
+
+    def _place(self, entry: np.ndarray, parts: Sequence[np.ndarray | memoryview]) -> None:
+        """A frame's slots, and then its entry, whose slot is set here."""
+        reusing = bool(self._free)
+        entry["slot"] = slot = self._free.pop() if reusing else self._next
         try:
             for file, data in zip(self._files, parts):
                 file.seek(slot * data.nbytes)
@@ -281,7 +306,7 @@ class CacheWriter:
                 self._touched = time.monotonic()
                 return
             except FileExistsError:
-                if not self._lock_is_dead():
+                if not lock_is_dead(self._lock_path):
                     break
                 with suppress(FileNotFoundError):
                     os.unlink(self._lock_path)
@@ -300,18 +325,19 @@ class CacheWriter:
         except OSError as error:
             raise write_error(self.folder, error) from error
 
-    def _lock_is_dead(self) -> bool:
-        """A lock whose process is gone (same machine), or that nobody touched for two minutes (another machine)."""
-        try:
-            host, number = Path(self._lock_path).read_text().split()
-            age = time.time() - os.stat(self._lock_path).st_mtime
-        except FileNotFoundError:
-            return True
-        except (OSError, ValueError):
-            return False
-        if host != socket.gethostname():
-            return age > LOCK_AGE
-        return not process_lives(int(number))
+
+def lock_is_dead(path: Path | str) -> bool:
+    """A lock whose process is gone (same machine), or that nobody touched for two minutes (another machine); or there is none."""
+    try:
+        host, number = Path(path).read_text().split()
+        age = time.time() - os.stat(path).st_mtime
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    if host != socket.gethostname():
+        return age > LOCK_AGE
+    return not process_lives(int(number))
 
 
 def process_lives(pid: int) -> bool:
@@ -339,7 +365,7 @@ def _open_or_make(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, 0o666)
 
 
-def _write_all(file: FileIO, data: bytes | np.ndarray) -> None:
+def _write_all(file: FileIO, data: bytes | np.ndarray | memoryview) -> None:
     view = memoryview(data)
     view = view.cast("B") if view.nbytes else memoryview(b"")
     while view:

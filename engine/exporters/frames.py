@@ -7,7 +7,6 @@ order, and uncertainty and shares stay in the cache.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Iterator
 
@@ -64,17 +63,11 @@ class Frames:
         self._rotation = axes.from_blender()
         self._cache = Path(cache)
         self._reader = CacheReader(self._cache)
-        baked = self._reader.frames().tolist()
-        asked = range(baked[0], baked[-1] + 1) if baked else range(0)
-        if wanted is not None:
-            asked = range(wanted[0], wanted[1] + 1)
-        self.numbers = [frame for frame in baked if frame in asked]
-        if not self.numbers or wanted is not None and len(self.numbers) < len(asked):
+        try:
+            self.numbers = self._reader.asked(wanted)
+        except UserError:
             self.close()
-            some = [str(frame) for frame in islice((frame for frame in asked if frame not in self.numbers), 6)]
-            what = ", ".join(some[:5]) + (" ..." if len(some) > 5 else "")
-            lack = len(asked) - len(self.numbers)
-            raise UserError(f"{cache}: {lack} of {len(asked)} frames are not baked ({what or 'none is'}).", "Bake them first.")
+            raise
         header = self._reader.header
         self.fps, self.name, self.count, self.composite = header.fps, header.avatar_name, header.count, header.composite
         self.opacities = self._reader.static.opacities

@@ -104,11 +104,7 @@ def render_frames(
     reader = CacheReader(Path(cache))
     try:
         baked = reader.frames().tolist()
-        wanted = baked if frames is None else list(range(frames[0], frames[1] + 1))
-        missing = sorted(set(wanted) - set(baked))
-        if missing or not wanted:
-            what = ", ".join(str(frame) for frame in missing[:5]) + (" ..." if len(missing) > 5 else "")
-            raise UserError(f"{cache}: {len(missing)} of {len(wanted)} frames are not baked ({what or 'none is'}).", "Bake them first.")
+        wanted = reader.asked(frames)
         renderer = FrameRenderer(reader, settings.backend, settings.threads, shares=settings.format == "exr")
         scale = settings.largest_uncertainty
         files: list[Path] = []
