@@ -8,41 +8,30 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from support import STAGE
 from support.avatars import talking_avatar
+from support.farm import make_show, write_shot
 
 from ua3dtalk.engine.avatar import save_avatar
 from ua3dtalk.engine.cache import LOCK_FILE
 from ua3dtalk.engine.cli import main
+from ua3dtalk.engine.events import Events
+from ua3dtalk.engine.farm import dispatch, task
+from ua3dtalk.engine.farm.run import FarmSettings, bake_shots
 from ua3dtalk.engine.shot.document import read_document
 from ua3dtalk.engine.shot.plan import check_bake
 
-pytest.importorskip("distributed")
-LONG = 600
-
-
-def write_shot(folder: Path, name: str, frames: int, avatar: str = "head.safetensors", digest: str | None = None, out: str = "") -> Path:
-    """A shot with a smile that never stands still, so that each frame has a key of its own."""
-    known = {} if digest is None else {"sha256": digest}
-    document = {
-        "ua3dtalk_shot": 1, "name": name, "avatar": {"path": avatar, **known}, "sound": {"path": "s.wav"}, "fps": 25,
-        "frames": {"first": 0, "last": frames - 1}, "curves": {"happy": [[0, 0], [frames, 1]]}, "output": {"folder": f"cache/{out or name}"},
-    }  # fmt: skip
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(document), encoding="utf-8")
-    return path
+LocalCluster = pytest.importorskip("distributed").LocalCluster
+LONG, PART = 400, 200
 
 
 @pytest.fixture
 def show(tmp_path: Path) -> Path:
-    save_avatar(talking_avatar(), tmp_path / "head.safetensors")
-    soundfile.write(tmp_path / "s.wav", np.random.default_rng(0).normal(size=16000) * 0.1, 16000)
-    return tmp_path
+    return make_show(tmp_path)
 
 
 def holder(folder: Path, run: subprocess.Popen[str]) -> int:
@@ -59,15 +48,16 @@ def holder(folder: Path, run: subprocess.Popen[str]) -> int:
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is told apart by its signal")
 def test_a_killed_worker_and_a_broken_shot_stop_nothing(show: Path, engine_python: Path) -> None:
+    """One shot is split; the worker of one of its parts is killed."""
     save_avatar(talking_avatar(count=1500), show / "slow.safetensors")
-    shots = [write_shot(show, "long", LONG, "slow.safetensors"), write_shot(show, "a", 10), write_shot(show, "b", 12)]
-    shots.append(write_shot(show, "broken", 5, "gone.safetensors", "0" * 64))
-    command = [engine_python, "-m", "engine", "farm", show / "*.json", "--workers", 2, "--json", "--device", "cpu", "--threads", 1]
+    shots = [write_shot(show, "a", 10), write_shot(show, "b", 12), write_shot(show, "long", LONG, "slow.safetensors")]
+    write_shot(show, "broken", 5, "gone.safetensors", "0" * 64)
+    command = [engine_python, "-m", "engine", "farm", show / "*.json", "--workers", 2, "--split", PART, "--json", "--device", "cpu", "--threads", 1]
     errors = show / "errors.txt"
     with errors.open("w", encoding="utf-8") as handle:
         run = subprocess.Popen([*map(str, command)], cwd=STAGE / "ua3dtalk", stdout=subprocess.PIPE, stderr=handle, text=True)
         try:
-            killed = holder(show / "cache" / "long", run)
+            killed = holder(show / "cache" / "long.parts" / f"0-{PART - 1}", run)
             os.kill(killed, signal.SIGKILL)
             out = run.communicate(timeout=240)[0]
         finally:
@@ -76,40 +66,40 @@ def test_a_killed_worker_and_a_broken_shot_stop_nothing(show: Path, engine_pytho
                 run.communicate()
     assert run.returncode == 1, errors.read_text(encoding="utf-8")
     events = [json.loads(line) for line in out.splitlines()]
-    assert events[-1]["event"] == "result" and not events[-1]["ok"] and events[-1]["failed"] == 1
-    rows = {row["shot"]: row for row in events[-1]["shots"]}
-    assert [row["shot"] for row in events[-1]["shots"]] == ["a", "b", "broken", "long"]
+    result = events[-1]
+    assert result["event"] == "result" and not result["ok"] and result["failed"] == 1 and not result["broken_workers"]
+    rows = {row["shot"]: row for row in result["shots"]}
+    assert list(rows) == ["a", "b", "broken", "long"]
     assert "no avatar file" in rows["broken"]["error"] and "gone.safetensors" in rows["broken"]["error"]
     assert [event["shot"] for event in events if event["event"] == "error"] == ["broken"]
-    for path in shots[:3]:
+    for path in shots:
         shot, settings = read_document(path)
         assert settings.output is not None
         check = check_bake(settings.output, shot)
         assert check["ok"] and check["whole"] == len(shot), check
         assert not (settings.output / LOCK_FILE).exists()
     again = rows["long"]
-    assert not again["worker"].endswith(f":{killed}")
+    assert again["parts"] == LONG // PART and not (show / "cache" / "long.parts").exists()
+    assert f":{killed}," not in f"{again['worker']},"
     assert again["up_to_date"] >= 1 and again["computed"] >= 1, "killed in the middle: some were there, some not"
     assert again["computed"] + again["moved"] + again["up_to_date"] == LONG
 
 
-def test_a_worker_of_a_scheduler_keeps_its_avatar(show: Path) -> None:
-    """The worker declares a GPU, and bakes both shots in one session."""
-    from distributed import LocalCluster
-
-    from ua3dtalk.engine.events import Events
-    from ua3dtalk.engine.farm import task
-    from ua3dtalk.engine.farm.run import FarmSettings, bake_shots
-
+def test_a_worker_keeps_its_avatar_and_idle_workers_get_parts(show: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers of a scheduler, which declare GPUs, in this process: both bake with one session. The second run has one shot for both."""
+    monkeypatch.setattr(dispatch, "LEAST_PART", 20)
     shots = [write_shot(show, "a", 4), write_shot(show, "b", 5)]
     task._sessions.clear()
-    resources = {"GPU": 1}
     with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp://", resources=resources
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp://", resources={"GPU": 1}
     ) as cluster:
-        rows = bake_shots(shots, FarmSettings(cluster.scheduler_address, gpu=True, device="cpu", threads=1), Events(False))
-    assert [row.get("error") for row in rows] == [None, None]
-    assert [row["computed"] for row in rows] == [4, 5]
+        settings = FarmSettings(cluster.scheduler_address, gpu=True, device="cpu", threads=1)
+        rows = bake_shots(shots, settings, Events(False)).rows
+        assert [(row.get("error"), row["computed"], row.get("parts")) for row in rows] == [(None, 4, None), (None, 5, None)]
+        (row,) = bake_shots([write_shot(show, "alone", 50)], settings, Events(False)).rows
+        assert (row["computed"], row["up_to_date"], row["parts"]) == (50, 0, 2)
+        (row,) = bake_shots([write_shot(show, "alone", 90)], replace(settings, split=0), Events(False)).rows
+        assert (row["computed"], row["up_to_date"], row.get("parts")) == (89, 1, None), "the curve is another, but for its first frame"
     assert len(task._sessions) == 1
 
 

@@ -198,7 +198,7 @@ class Baker:
             progress(done, total, text, [int(number) for number in numbers[readable]] if shown else [])
 
         with (
-            self.session.writer(Path(folder), self.head, self._header()) as writer,
+            self.session.writer(Path(folder), self.head, self.header()) as writer,
             ThreadPoolExecutor(1, "views") as ahead,
             ThreadPoolExecutor(1, "writing") as behind,
         ):
@@ -227,7 +227,8 @@ class Baker:
         result.seconds = time.perf_counter() - begin
         return result
 
-    def _header(self) -> CacheHeader:
+    def header(self) -> CacheHeader:
+        """Of a cache folder that this is baked into."""
         return CacheHeader(
             avatar_name=self.head.meta.name,
             avatar_hash=self.head.hash,

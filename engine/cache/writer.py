@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import time
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -24,11 +21,11 @@ from ..errors import UserError
 from ..files import atomic_write, write_error
 from .index import Index, file_stamp
 from .layout import (
-    CHANNELS, ENTRY, FORMAT_VERSION, FRAME_FILES, LOCK_FILE, MOTION_CHANNELS, SHARES, CacheHeader, OlderFormat, quantise, quantise_shares,
-    read_header, seal, write_header,
+    CHANNELS, ENTRY, FORMAT_VERSION, FRAME_FILES, MOTION_CHANNELS, SHARES, CacheHeader, OlderFormat, quantise, quantise_shares, read_header,
+    seal, write_header,
 )  # fmt: skip
+from .lock import LOCK_AGE, FolderLock, lock_is_dead  # noqa: F401 - LOCK_AGE and lock_is_dead are the farm's
 
-LOCK_AGE = 120.0
 _TINY = np.float32(1e-30)
 
 
@@ -71,11 +68,12 @@ class CacheWriter:
         self._static |= {"branch": np.asarray(branch, np.uint8), "moving": np.asarray(moving, np.int32)}
         self._static["region"] = np.asarray(region, np.uint8)
         self._moving = len(moving)
+        self._slot_sizes = [channels * np.dtype(kind).itemsize * self._moving for channels, kind in FRAME_FILES.values()]
         # Kept, since fresh memory costs more than what is done with it.
         self._whole = np.empty((CHANNELS, len(moving)), "<u2")
         self._shares = np.empty((len(SHARES), len(moving)), np.uint8)
         # As text: a bake of one frame opens them all, and waits for it.
-        self._lock_path = str(self.folder / LOCK_FILE)
+        self._lock = FolderLock(self.folder)
         self._header_path = str(self.folder / "header.json")
         self._static_path = str(self._store / "static.safetensors")
         self._slot_paths = [str(self._store / name) for name in FRAME_FILES]
@@ -83,18 +81,21 @@ class CacheWriter:
         self._read: tuple[tuple[int, ...], CacheHeader | OlderFormat | None] | None = None  # the header and its file's stamp then
         self._index = Index(self._store)
         self._by_key: dict[bytes, np.void] = {}
-        self._left: tuple[int, ...] | None = None  # the index's stamp when this writer closed it
+        self._left: list[tuple[int, ...]] = []  # the stamps of slots and index when this writer closed them
+        self._sound: dict[int, list[int]] = {}  # slot -> the checksums that its data is known to fit
         self.begin(header)
 
     def begin(self, header: CacheHeader) -> None:
         """Begin, or begin again after `close`: for a bake of the same avatar into the same folder. Raises as the class does."""
         self.header = replace(header, store=self._store.name, count=len(self._static["means"]), moving=self._moving)
         self._files: list[FileIO] = []
-        self._lock()
+        self._lock.take()
         try:
             if not os.path.exists(self._static_path):
                 save_tensors(Path(self._static_path), self._static, {})
-            if self._index.stamp() != self._left or self._is_bloated():
+            there = [file_stamp(path) for path in (*self._slot_paths, self._index_path)]
+            if there != self._left or self._is_bloated():
+                self._sound = {}
                 self._take_stock()
             self._free_replaced()
             for path in self._slot_paths:
@@ -157,12 +158,30 @@ class CacheWriter:
         self._replaced = []
 
     def has(self, frame: int, key: bytes) -> bool:
-        """True where `frame` is there already with this key."""
-        return self._index.keys.get(frame) == key
+        """True where `frame` is there already with this key, and whole: what a power cut or a failing disk spoilt is baked again."""
+        return self._index.keys.get(frame) == key and self._is_whole(self._index.entries[frame])
 
     def knows(self, key: bytes) -> bool:
-        """True where `reuse` would find a frame with this key."""
-        return key in self._by_key
+        """True where `reuse` would find a frame with this key, and whole."""
+        entry = self._by_key.get(key)
+        return entry is not None and self._is_whole(entry)
+
+    def _is_whole(self, entry: np.void) -> bool:
+        """Whether the data fits its checksums. Each slot is read once, with handles of its own: another thread may be writing."""
+        slot, sums = int(entry["slot"]), _checksums(entry)
+        if self._sound.get(slot) == sums:
+            return True
+        found = []
+        try:
+            for path, size in zip(self._slot_paths, self._slot_sizes):
+                with FileIO(path) as file:
+                    file.seek(slot * size)
+                    found.append(zlib.crc32(file.read(size)))
+        except OSError:
+            return False
+        if found == sums:
+            self._sound[slot] = sums
+        return found == sums
 
     def reuse(self, frame: int, key: bytes) -> bool:
         """Give `frame` the data of another frame with the same key, if there is one."""
@@ -225,14 +244,12 @@ class CacheWriter:
         Raises:
             UserError: the disk refuses; the frame that was there before stays.
         """
-        sizes = [channels * np.dtype(kind).itemsize * self._moving for channels, kind in FRAME_FILES.values()]
-        sums = [int(entry[name]) for name in ("motion_crc", "uncertainty_crc", "shares_crc")]
-        if [len(part) for part in parts] != sizes or [zlib.crc32(part) for part in parts] != sums:
+        if [len(part) for part in parts] != self._slot_sizes or [zlib.crc32(part) for part in parts] != _checksums(entry):
             return False
-        self._place(np.array(entry), [memoryview(part) for part in parts])
+        self._place(entry.copy(), [memoryview(part) for part in parts])
         return True
 
-    def _place(self, entry: np.ndarray, parts: Sequence[np.ndarray | memoryview]) -> None:
+    def _place(self, entry: np.ndarray | np.void, parts: Sequence[np.ndarray | memoryview]) -> None:
         """A frame's slots, and then its entry, whose slot is set here."""
         reusing = bool(self._free)
         entry["slot"] = slot = self._free.pop() if reusing else self._next
@@ -246,15 +263,14 @@ class CacheWriter:
             raise write_error(self.folder, error) from error
         if not reusing:
             self._next += 1
+        self._sound[int(slot)] = _checksums(entry)
         self._append(entry)
 
     def _append(self, entry: np.ndarray) -> None:
         data = seal(entry)
         try:
             _write_all(self._files[-1], data)
-            if time.monotonic() > self._touched + LOCK_AGE / 20:
-                os.utime(self._lock_path)
-                self._touched = time.monotonic()
+            self._lock.touch()
         except OSError as error:
             raise write_error(self.folder, error) from error
         (whole,) = added = np.frombuffer(data, ENTRY)
@@ -267,7 +283,12 @@ class CacheWriter:
         self._by_key[whole["key"].tobytes()] = whole
 
     def finish(self) -> None:
-        """Put this bake in the place of whatever the folder held, once all that was asked for is there."""
+        """Put this bake in the place of whatever the folder held, once all that was asked for is there.
+
+        Raises:
+            UserError: somebody removed or replaced the files meanwhile, or the disk refuses.
+        """
+        self._check_places()
         others = [other for other in self.folder.glob("store-*") if other.name != self.header.store]
         current = self._current()
         if not others and isinstance(current, CacheHeader) and current.store == self.header.store:
@@ -282,14 +303,22 @@ class CacheWriter:
         for other in others:
             shutil.rmtree(other, ignore_errors=True)
 
+    def _check_places(self) -> None:
+        """What was written is what lies in the folder."""
+        pairs = zip((*self._slot_paths, self._index_path), self._files)
+        gone = [path for path, file in pairs if file_stamp(path)[2:] != _stamp_of(file)[2:]]
+        if not os.path.exists(self._static_path):
+            gone.append(self._static_path)
+        if gone:
+            raise UserError(f"{gone[0]} was removed or replaced while it was written.", "Bake again, and leave the folder alone meanwhile.")
+
     def close(self) -> None:
         """Let go of files and lock; what was put stays."""
-        self._left = self._index.stamp() if len(self._files) == len(FRAME_FILES) + 1 else None
+        self._left = [_stamp_of(file) for file in self._files]
         for file in self._files:
             file.close()
         self._files = []
-        with suppress(FileNotFoundError):
-            os.unlink(self._lock_path)
+        self._lock.release()
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -297,68 +326,16 @@ class CacheWriter:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _lock(self) -> None:
-        text = f"{socket.gethostname()} {os.getpid()}"
-        for _ in range(3):
-            try:
-                with FileIO(self._lock_path, "x") as handle:
-                    handle.write(text.encode())
-                self._touched = time.monotonic()
-                return
-            except FileExistsError:
-                if not lock_is_dead(self._lock_path):
-                    break
-                with suppress(FileNotFoundError):
-                    os.unlink(self._lock_path)
-            except FileNotFoundError:
-                self._make_folder()
-            except OSError as error:
-                raise write_error(self.folder, error) from error
-        raise UserError(
-            f"{self.folder}: another bake is writing here.",
-            f"Wait for it or cancel it; if there is none, remove {self._lock_path}.",
-        )
 
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(self.folder, error) from error
+def _checksums(entry: np.ndarray | np.void) -> list[int]:
+    """Of a frame's slots, in the order of FRAME_FILES."""
+    return [int(entry[name]) for name in ("motion_crc", "uncertainty_crc", "shares_crc")]
 
 
-def lock_is_dead(path: Path | str) -> bool:
-    """A lock whose process is gone (same machine), or that nobody touched for two minutes (another machine); or there is none."""
-    try:
-        host, number = Path(path).read_text().split()
-        age = time.time() - os.stat(path).st_mtime
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError):
-        return False
-    if host != socket.gethostname():
-        return age > LOCK_AGE
-    return not process_lives(int(number))
-
-
-def process_lives(pid: int) -> bool:
-    """True where a process with this number runs on this machine."""
-    if os.name == "nt":
-        import ctypes
-
-        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
-        if not handle:
-            return False
-        code = ctypes.c_ulong()
-        ctypes.windll.kernel32.GetExitCodeProcess(handle, ctypes.byref(code))
-        ctypes.windll.kernel32.CloseHandle(handle)
-        return code.value == 259  # STILL_ACTIVE
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _stamp_of(file: FileIO) -> tuple[int, ...]:
+    """`index.file_stamp` of an open file, wherever it lies by now."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _open_or_make(path: str, flags: int) -> int:

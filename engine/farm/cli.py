@@ -12,9 +12,10 @@ from typing import Any, Callable
 from ..arguments import add_shot_rules
 
 DESCRIPTION = """Shot files -> their cache folders, several at a time, on processes of this machine or on the workers of a Dask scheduler. One
-bad shot does not stop the rest; what is up to date is not computed again. Exit codes: 0 all are whole, 1 one or more failed, 2 wrong usage,
-130 interrupted. --json: one object a line, each with `event`: progress, error (with `shot`) or result (with `shots`, a row about each)."""
-_COLUMNS = {"shot": "shot", "frames": "frames", "computed": "computed", "moved": "shared", "up_to_date": "up to date", "seconds": "seconds",
+bad shot or worker does not stop the rest; what is up to date is not computed again. Exit codes: 0 all are whole, 1 one or more failed, 2 wrong usage,
+130 interrupted. --json: one object a line, each with `event`: progress, error (with `shot`) or result (with `shots`, a row about each,
+and `broken_workers`)."""
+_COLUMNS = {"shot": "shot", "frames": "frames", "computed": "computed", "moved": "shared", "up_to_date": "up to date", "parts": "parts", "seconds": "seconds",
             "worker": "worker", "error": "error"}  # fmt: skip
 
 
@@ -28,6 +29,10 @@ def add(command: Any, compute: Callable[[argparse.ArgumentParser], None]) -> Non
     where.add_argument("--workers", type=int, metavar="N", help="processes on this machine (1)")
     sub.add_argument("--gpu", action="store_true", help="with --scheduler: only on workers that declare the resource GPU=1")
     sub.add_argument("--retries", type=int, default=2, help="how often a shot is begun again after its worker died or broke (2)")
+    sub.add_argument(
+        "--split", type=int, metavar="FRAMES",
+        help="bake shots in parts of so many frames, on several workers at once; 0: never (where workers would have nothing to do)",
+    )  # fmt: skip
     add_shot_rules(sub)
     compute(sub)
     sub.set_defaults(wrong_usage=sub.error)
@@ -38,20 +43,24 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         options.wrong_usage("--gpu: only with --scheduler, whose workers say what they have")
     if options.retries < 0 or options.workers is not None and options.workers < 1:
         options.wrong_usage("--retries is 0 or more, --workers is 1 or more")
+    if options.split is not None and options.split < 0:
+        options.wrong_usage("--split is 0 or more frames")
     from ..events import Events
     from .run import FarmSettings, bake_shots
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = FarmSettings(
-        options.scheduler, options.workers or 1, options.retries, options.gpu, options.root, options.allow_outside, options.resume,
+        options.scheduler, options.workers or 1, options.retries, options.gpu, options.split, options.root, options.allow_outside, options.resume,
         options.device, options.threads,
     )  # fmt: skip
-    rows = bake_shots([Path(found) for text in options.shots for found in _matches(text)], settings, Events(options.json))
-    failed = sum("error" in row for row in rows)
+    result = bake_shots([Path(found) for text in options.shots for found in _matches(text)], settings, Events(options.json))
+    rows, failed = result.rows, sum("error" in row for row in result.rows)
     if options.json:
-        return {"event": "result", "ok": not failed, "failed": failed, "shots": rows}
+        return {"event": "result", "ok": not failed, "failed": failed, "shots": rows, "broken_workers": result.broken}
     print(_table(rows))
+    for name, reason in result.broken.items():
+        print(f"worker {name} got no work: {reason}")
     return {"ok": not failed, "shots": len(rows), "failed": failed}
 
 
