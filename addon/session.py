@@ -91,6 +91,8 @@ def client() -> WorkerClient:
     settings = (engine_python(), threads, device)
     if _client is not None and settings != _client_settings:
         stop()
+    if _client is not None:
+        _client.pump()  # it may have ended while nobody listened
     if _client is None:
         _client = WorkerClient(settings[0], ROOT, threads or None, device, log_file())
         _client_settings = settings

@@ -127,8 +127,8 @@ def test_nothing_else_knows_the_network() -> None:
             if name.split(".")[0] in NETWORK or name.startswith("urllib.request") or name.startswith("torch.hub"):
                 found.add(path.relative_to(PROJECT).as_posix())
     assert {"engine/worker/client.py", "engine/worker/server.py"} <= found
-    assert {name for name in found if not name.startswith(("engine/worker/", "engine/farm/"))} <= {"engine/cache/writer.py"}
-    named = [node for node in ast.walk(ast.parse((PROJECT / "engine/cache/writer.py").read_text("utf-8"))) if isinstance(node, ast.Attribute)]
+    assert {name for name in found if not name.startswith(("engine/worker/", "engine/farm/"))} <= {"engine/cache/lock.py"}
+    named = [node for node in ast.walk(ast.parse((PROJECT / "engine/cache/lock.py").read_text("utf-8"))) if isinstance(node, ast.Attribute)]
     assert {node.attr for node in named if ast.unparse(node.value) == "socket"} == {"gethostname"}, "its lock tells machines apart"
 
 

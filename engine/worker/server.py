@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import secrets
@@ -125,11 +126,13 @@ class Server:
             answer["cancelled"] = True
         except UserError as error:
             answer |= {"message": error.message, "remedy": error.remedy}
-        except MemoryError:
-            answer |= {"message": "The engine ran out of memory.", "remedy": "Close other programs, or use a smaller avatar."}
         except Exception as error:  # the worker outlives a failed job; the log has the whole story
             traceback.print_exc()
-            answer |= {"message": f"The engine failed: {type(error).__name__}: {error}", "remedy": "See the engine's log."}
+            if _is_want_of_memory(error):
+                answer |= {"message": "The engine ran out of memory.", "remedy": "Close other programs, or use a smaller avatar."}
+            else:
+                said = " ".join(str(error).split())[:300]
+                answer |= {"message": f"The engine failed: {type(error).__name__}: {said}", "remedy": "See the engine's log."}
         self._cancelled.discard(number)
         sys.stdout.flush()
         self._send(answer)
@@ -140,3 +143,12 @@ class Server:
                 self._socket.sendall(encode(message))
         except OSError:
             self._ended.set()
+
+
+def _is_want_of_memory(error: BaseException | None) -> bool:
+    """What Python, the system and torch each say where there is no memory left."""
+    if error is None:
+        return False
+    ours = isinstance(error, MemoryError) or isinstance(error, OSError) and error.errno == errno.ENOMEM
+    words = ("can't allocate memory", "not enough memory", "out of memory", "can't start new thread")
+    return ours or isinstance(error, RuntimeError) and any(text in str(error) for text in words) or _is_want_of_memory(error.__cause__)
