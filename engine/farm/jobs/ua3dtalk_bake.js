@@ -4,9 +4,9 @@
 //
 //     variables:
 //       ua3dtalk:          # the extension's folder on the workers, which holds the folder `engine`
-//         values: [{platform: linux, value: /opt/ua3dtalk}, {platform: windows, value: 'C:\ua3dtalk'}]
+//         values: [{platform: linux, value: /farm/ua3dtalk}, {platform: windows, value: 'C:\ua3dtalk'}]
 //       ua3dtalk_python:   # a Python on the workers with the packages of engine/requirements.txt
-//         values: [{platform: linux, value: /opt/ua3dtalk-env/bin/python}, {platform: windows, value: 'C:\ua3dtalk-env\Scripts\python.exe'}]
+//         values: [{platform: linux, value: /farm/ua3dtalk-env/bin/python}, {platform: windows, value: 'C:\ua3dtalk-env\Scripts\python.exe'}]
 
 const JOB_TYPE = {
     label: "UA-3DTalk Bake",
