@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from ..engine.errors import Cancelled, UserError
 from ..engine.shot import Shot, save_shot
 from ..engine.worker.client import Job
 from . import avatar, curves, frames, session, shots
-from .core.paths import PENDING_FILE, clear_cache, is_cache, is_temporary, new_cache_name, take_along
+from .core.paths import clear_cache, is_cache, is_temporary, new_cache_name, take_along, temporary_folder
 from .core.states import FrameTable
 from .core.timing import nearest_first
 from .places import folder_of
@@ -24,6 +26,7 @@ SLICE = 0.002
 """Seconds of work between two of Blender's own rounds."""
 _AT_ONCE = 128
 _generations = itertools.count(1)
+_numbers = itertools.count(1)
 _runs: dict[int, BakeRun] = {}
 
 
@@ -40,12 +43,14 @@ class BakeRun:
         result: what the engine says when done. error: when failed.
 
     Raises:
-        UserError: the shot cannot be made, the engine has no environment, or the folder cannot be written.
+        UserError: it is being baked already, the shot cannot be made, the engine has no environment, or the folder cannot be written.
     """
 
     def __init__(
         self, obj: bpy.types.Object, scene: bpy.types.Scene, only: np.ndarray | None = None, shot: Shot | None = None
     ) -> None:
+        if run_of(obj) is not None:
+            raise UserError(f"{obj.name} is being baked already.", "Wait for it, or cancel it.")
         self.uid, self.object_name, self._scene = obj.session_uid, obj.name, scene.name
         self.state, self.error = "running", None
         self.result: dict[str, object] = {}
@@ -55,6 +60,8 @@ class BakeRun:
         self._setting = shots.setting_of(obj, scene, avatar.hash_soon)
         self._client = session.client()
         self._job: Job | None = None
+        # Not in the cache folder: another Blender may bake there, too, and each engine is to read its own.
+        self._file = temporary_folder("bake") / f"{os.getpid()}-{next(_numbers)}.safetensors"
         self._table = FrameTable()
         self._table.begin(numbers, numbers[0])
         if shot is not None:
@@ -77,7 +84,7 @@ class BakeRun:
                 return self.state == "running"
         except UserError as error:
             self.state, self.error = "failed", error
-            _runs.pop(self.uid, None)
+            self._let_go()
             return False
         job = self._job
         assert job is not None
@@ -92,12 +99,10 @@ class BakeRun:
         self.state, self.error, self.result = job.state, job.error, job.result
         if job.state == "done":
             try:
-                (self.folder / PENDING_FILE).replace(self.folder / SHOT_FILE)
-            except OSError:
+                save_shot(portable(self._table.shot()), self.folder / SHOT_FILE, durable=False)
+            except UserError:
                 pass  # it only tells later reasons apart
-        else:
-            (self.folder / PENDING_FILE).unlink(missing_ok=True)
-        _runs.pop(self.uid, None)
+        self._let_go()
         self._follow_file()
         return False
 
@@ -129,11 +134,11 @@ class BakeRun:
                 numbers = self._table.pending(self.total)
                 values = curves.sample(obj, scene, numbers)
             self._table.put(self._setting.shot(numbers[: len(values["intensity"])], values))
-        save_shot(portable(self._table.shot()), self.folder / PENDING_FILE, durable=False)
+        save_shot(portable(self._table.shot()), self._file, durable=False)
         self._job = self._client.request(
             "bake",
             {
-                "shot": str(self.folder / PENDING_FILE),
+                "shot": str(self._file),
                 "out": str(self.folder),
                 "order": nearest_first(self._table.frames, scene.frame_current),
             },
@@ -166,7 +171,13 @@ class BakeRun:
         if self._job is not None:
             self._job.cancel()
         self.state = "cancelled"
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """It is on its way no more."""
         _runs.pop(self.uid, None)
+        with suppress(OSError):  # still open on the other side; the temporary folder is the system's to clear
+            self._file.unlink(missing_ok=True)
 
     def finish(self) -> dict[str, object]:
         """The engine's result. Raises UserError where it failed, Cancelled where it was stopped."""

@@ -13,8 +13,6 @@ from ...engine.cache import LOCK_FILE, SHOT_FILE
 from ...engine.errors import UserError
 
 CACHE_FOLDER = "ua3dtalk_cache"
-PENDING_FILE = f"next-{SHOT_FILE}"
-"""In a cache folder: the shot of the bake on its way; SHOT_FILE is that of the last whole one."""
 
 
 def safe_name(name: str) -> str:
@@ -95,7 +93,7 @@ def clear_cache(folder: Path) -> bool:
         for item in folder.iterdir():
             if item.is_dir() and item.name.startswith("store-"):
                 shutil.rmtree(item)
-            elif item.name in (SHOT_FILE, PENDING_FILE, LOCK_FILE):
+            elif item.name in (SHOT_FILE, LOCK_FILE):
                 item.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()

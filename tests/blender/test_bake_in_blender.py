@@ -196,6 +196,8 @@ def test_cancel_leaves_a_usable_bake(head: bpy.types.Object, api: ModuleType, sc
     run = long_run(head, shipped, scene)
     with pytest.raises(RuntimeError, match="being baked already"):
         bpy.ops.ua3dtalk.bake()
+    with pytest.raises(api.UserError, match="being baked already"):
+        api.bake(head)
     with pytest.raises(RuntimeError, match="being baked"):
         bpy.ops.ua3dtalk.clear_cache()
     assert bpy.ops.ua3dtalk.cancel_bake() == {"FINISHED"}
@@ -207,7 +209,7 @@ def test_cancel_leaves_a_usable_bake(head: bpy.types.Object, api: ModuleType, sc
     assert 40 <= len(kept) < 4000
     scene.frame_set(int(kept[5]))
     assert np.allclose(positions(head), frames_of(shipped, head, [int(kept[5])])[0])
-    assert not list(folder.glob("next-*")) and not (folder / "writing.lock").exists()
+    assert not run._file.exists() and not (folder / "writing.lock").exists()
     assert api.bake(head, (1, 20))["up_to_date"] == 20
 
 

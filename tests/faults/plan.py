@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import disk, worker
+from . import blender, disk, farm, worker
 from .case import Case
 from .ground import Ground
 
@@ -28,10 +29,18 @@ FAULTS: dict[str, tuple[int, str, Callable[[Case, Any], None]]] = {
     "folder-deleted": (16, "desk", disk.deleted),
     "data-lost": (16, "desk", disk.spoilt),
     "files-times-jump": (8, "desk", disk.times_jump),
-    "clock-jumps": (8, "clock_desk", disk.clock_jumps),
+    "clock-jumps": (4, "clock_desk", disk.clock_jumps),
     "lock-left-behind": (16, "desk", disk.locks_of_others),
-    "two-bakes-one-folder": (10, "desk", disk.two_bakes),
-    "race-for-a-dead-lock": (2, "desk", disk.race_for_a_dead_lock),
+    "two-bakes-one-folder": (8, "desk", disk.two_bakes),
+    "race-for-a-dead-lock": (5, "desk", disk.race_for_a_dead_lock),
+    "kill-blender-baking": (50, "studio", blender.kill_blender),
+    "kill-worker-of-blender": (10, "studio", blender.kill_worker),
+    "kill-worker-of-blender-live": (10, "studio", blender.kill_live_worker),
+    "hung-worker-of-blender": (4, "studio", blender.hung_worker),
+    "slider-edits": (1, "studio", blender.slider_edits),
+    "two-blenders": (6, "studio", blender.two_blenders),
+    "two-bakes-of-one-object": (6, "studio", blender.two_bakes),
+    "kill-farm-workers": (6, "farm", farm.kill_workers),
 }
 """Name -> how often, what it happens to (an attribute of Campaign), and what happens."""
 
@@ -62,6 +71,24 @@ class Campaign:
         desk = worker.Desk(self.ground)
         self._made.callback(desk.stop)
         return desk
+
+    @cached_property
+    def studio(self) -> blender.Studio:
+        """Blender with an avatar."""
+        if not blender.PYTHON.exists():
+            raise LeftOut(".venv/blender is absent; `python3 build.py test` makes it")
+        if "desk" in self.__dict__:
+            self.desk.stop()  # it would be found as a process left behind
+        studio = blender.Studio(self.ground)
+        self._made.callback(studio.close)
+        return studio
+
+    @property
+    def farm(self) -> Ground:
+        """What farms bake, where Dask is installed."""
+        if importlib.util.find_spec("distributed") is None:
+            raise LeftOut("distributed is not installed")
+        return self.ground
 
     @property
     def disk_desk(self) -> worker.Desk:
