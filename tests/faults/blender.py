@@ -20,7 +20,7 @@ from support import ROOT
 from ua3dtalk.engine.cache import LOCK_FILE, CacheReader
 from ua3dtalk.engine.cache.check import check_cache
 
-from .case import LONG, Case, state, until
+from .case import LONG, Case, ended, until
 from .ground import FRAMES, Ground, digest
 from .worker import kill
 
@@ -305,7 +305,7 @@ def hung_worker(case: Case, studio: Studio) -> None:
     case.moment["ended"] = said["state"]
     if said["state"] == "failed":
         case.line(said["error"])
-        case.hold("orphans", until(lambda: state(pid or 0) in ("", "Z"), 10), "the hung worker lives")
+        case.hold("orphans", until(lambda: ended(pid or 0), 10), "the hung worker lives")
     else:
         with suppress(ProcessLookupError):
             os.kill(pid or 0, signal.SIGCONT)

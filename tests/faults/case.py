@@ -95,6 +95,14 @@ def state(pid: int) -> str:
         return ""
 
 
+def ended(pid: int) -> bool:
+    """Whether a process has, with all its threads: its files are closed."""
+    try:
+        return state(pid) in ("", "Z") and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
+    except OSError:
+        return True
+
+
 def handles(pid: int | str = "self") -> list[str]:
     """What a process holds open."""
     found = []

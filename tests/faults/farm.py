@@ -14,7 +14,7 @@ from pathlib import Path
 from ua3dtalk.engine.cache import LOCK_FILE
 from ua3dtalk.engine.shot.document import read_document
 
-from .case import MARK, Case, marked, state, until
+from .case import MARK, Case, ended, marked, until
 from .ground import FRAMES, Ground
 
 KILLS = 5
@@ -66,7 +66,7 @@ def kill_workers(case: Case, ground: Ground) -> None:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
-                    until(lambda: state(pid) in ("", "Z"), 10)  # noqa: B023
+                    until(lambda: ended(pid), 10)  # noqa: B023
             out = run.communicate(timeout=300)[0]
         finally:
             if run.poll() is None:

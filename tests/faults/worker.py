@@ -19,7 +19,7 @@ from ua3dtalk.engine.errors import Cancelled, UserError
 from ua3dtalk.engine.shot import Shot, frame_keys
 from ua3dtalk.engine.worker.client import Job, WorkerClient
 
-from .case import LONG, Case, handles, memory, state, until
+from .case import LONG, Case, ended, handles, memory, until
 from .ground import FRAMES, Ground
 
 HERE = 7
@@ -94,7 +94,7 @@ def watched(case: Case, desk: Desk) -> Iterator[None]:
 def kill(pid: int) -> None:
     """kill -9, and wait until the system has done it."""
     os.kill(pid, signal.SIGKILL)
-    until(lambda: state(pid) in ("", "Z"), pause=0.001)
+    until(lambda: ended(pid), pause=0.001)
 
 
 def part_way(case: Case, job: Job, fraction: float) -> None:
@@ -192,7 +192,7 @@ def hung_long(case: Case, desk: Desk) -> None:
             desk.follow(case, job)
         finally:
             module.SILENCE_TIMEOUT = usual
-        case.hold("orphans", state(pid) in ("", "Z"), "the hung worker lives")
+        case.hold("orphans", ended(pid), "the hung worker lives")
         if job.state != "done" and folder.exists():
             ground.look(case, folder, job.frames)
         ground.still_there(case, folder, kind)
