@@ -103,6 +103,16 @@ def test_a_worker_keeps_its_avatar_and_idle_workers_get_parts(show: Path, monkey
     assert len(task._sessions) == 1
 
 
+def test_a_paused_worker_is_no_reason_to_wait_for_ever(show: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask pauses workers near their memory limit, and begins nothing there."""
+    monkeypatch.setattr(dispatch, "GRACE", 0.5)
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp://", memory_limit="1MiB"
+    ) as cluster:
+        result = bake_shots([write_shot(show, "a", 4)], FarmSettings(cluster.scheduler_address, device="cpu", threads=1), Events(False))
+    assert "No worker can bake; " in result.rows[0]["error"] and "memory limit" in result.rows[0]["error"]
+
+
 def test_shots_that_would_write_over_each_other(show: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Said before anything runs; and without Dask, which package is missing."""
     paths = [write_shot(show, "first", 4, out="same"), write_shot(show, "second", 4, out="other/../same")]

@@ -29,6 +29,7 @@ LOOK = 1.0
 """Seconds between two looks at which workers there are."""
 GRACE = 5.0
 """Seconds in which a worker that can bake may still come, where all that are there cannot."""
+PAUSED = "is paused by Dask, for it is near its memory limit; start it with --memory-limit 0"
 LEAST_PART = 50
 """Frames below which a part is not made unless it is asked for: 17 s of one core with the demo avatar, while what each part costs
 beside its frames (avatar and sound made ready, frames copied) is 0.6 s."""
@@ -78,6 +79,7 @@ class Worker:
         future: what it is doing for us: `job`, or if that is None, showing that it can bake.
         ready: it has shown that; broken: why it gets nothing.
         baked: pieces it has done; refuted: those that it could not do and others could.
+        stalled: looks in a row that found it paused, and doing nothing.
     """
 
     address: str
@@ -89,6 +91,7 @@ class Worker:
     broken: str | None = None
     baked: int = 0
     refuted: int = 0
+    stalled: int = 0
 
 
 class Dispatcher:
@@ -144,7 +147,10 @@ class Dispatcher:
         for address in [address for address in self.workers if address not in there]:
             self._is_gone(self.workers.pop(address))
         for address, about in there.items():
-            if address in self.workers or self.settings.gpu and about["resources"].get("GPU", 0) < 1:
+            if address in self.workers:
+                self._is_paused(self.workers[address], about)
+                continue
+            if self.settings.gpu and about["resources"].get("GPU", 0) < 1:
                 continue
             name = str(about["name"])
             key = about["host"] if name == address else f"{about['host']} {name}"
@@ -152,10 +158,29 @@ class Dispatcher:
             if self._died[key] > self.settings.retries:
                 self._breaks(worker, "dies while the engine loads")
             else:
-                worker.future = self._submit(worker, look, self._digest, self.settings.gpu and self.settings.device != "cpu")
+                self._try(worker)
         if not self.workers and not self._told:
             self.tell.note("no worker" + (" that declares GPU=1" if self.settings.gpu else "") + "; waiting for one")
         self._told = not self.workers
+
+    def _is_paused(self, worker: Worker, about: dict[str, Any]) -> None:
+        """Dask begins nothing on a paused worker: what waits there is taken back."""
+        idle = about["status"] == "paused" and not about["metrics"].get("executing")
+        worker.stalled = worker.stalled + 1 if idle else 0
+        if worker.stalled == 2 and worker.broken is None:
+            if worker.future is not None:
+                worker.future.release()
+            if worker.job is not None:
+                self._put_back(worker.job)
+            worker.future = worker.job = None
+            self._breaks(worker, PAUSED)
+        elif worker.broken == PAUSED and about["status"] == "running":
+            worker.broken = None
+            self.broken.pop(worker.name, None)
+            self._try(worker)
+
+    def _try(self, worker: Worker) -> None:
+        worker.future = self._submit(worker, look, self._digest, self.settings.gpu and self.settings.device != "cpu")
 
     def _submit(self, worker: Worker, function: Callable[..., Any], *arguments: Any) -> Future:
         resources = {"GPU": 1} if self.settings.gpu else None
