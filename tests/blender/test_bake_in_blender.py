@@ -192,6 +192,16 @@ def test_kill_the_engine_half_way_and_go_on(head: bpy.types.Object, api: ModuleT
     assert np.array_equal(frames_of(shipped, head, kept[:20]), whole)
 
 
+def test_an_engine_that_died_while_nobody_asked_is_replaced(head: bpy.types.Object, api: ModuleType, engine: ModuleType) -> None:
+    api.bake(head, (1, 3))
+    client = engine.current()
+    killed = client.pid
+    os.kill(killed, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    client._process.wait(30)
+    result = api.bake(head, (1, 6))
+    assert result["up_to_date"] == 3 and result["computed"] + result["moved"] == 3 and engine.current().pid != killed
+
+
 def test_cancel_leaves_a_usable_bake(head: bpy.types.Object, api: ModuleType, scene: bpy.types.Scene, shipped: Shipped) -> None:
     run = long_run(head, shipped, scene)
     with pytest.raises(RuntimeError, match="being baked already"):

@@ -74,6 +74,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--times", type=int, help="how often each fault happens (as often as in docs/faults.md)")
+    parser.add_argument("--minutes", type=float, default=600.0, help="begin no fault after so long")
     parser.add_argument("--only", help="names of faults, a comma between them")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
@@ -103,24 +104,29 @@ def main() -> int:
         open(given.out / "results.jsonl", "w", encoding="utf-8") as results,
         Campaign(Path(place), mark, Path(sys.executable), STAGE / "ua3dtalk") as campaign,
     ):
-        for name in names:
-            begin, found, times = time.monotonic(), 0, FAULTS[name][0] if given.times is None else given.times
-            for number in range(times):
-                try:
-                    line = once(name, number, given.seed, campaign.happen)
-                except LeftOut as reason:
-                    print(f"{name}: left out, {reason}", flush=True)
-                    break
-                found += bool(line["findings"])
-                lines.append(line)
-                results.write(json.dumps(line) + "\n")
-                results.flush()
-                for finding in line["findings"]:
-                    print(f"    {name} {number}: {finding}", flush=True)
-            print(f"{name}: {times} times, {found} with findings, {time.monotonic() - begin:.0f} s", flush=True)
+        end = time.monotonic() + 60 * given.minutes
+        for name, number in in_turn({name: FAULTS[name][0] if given.times is None else given.times for name in names}):
+            if time.monotonic() > end:
+                print("the time is over", flush=True)
+                break
+            try:
+                line = once(name, number, given.seed, campaign.happen)
+            except LeftOut as reason:
+                print(f"{name}: left out, {reason}", flush=True)
+                continue
+            lines.append(line)
+            results.write(json.dumps(line) + "\n")
+            results.flush()
+            for finding in line["findings"]:
+                print(f"{name} {number}: {finding}", flush=True)
     (given.out / "table.md").write_text(table(lines), "utf-8")
     print(table(lines))
     return 1 if any(line["findings"] for line in lines) else 0
+
+
+def in_turn(times: dict[str, int]) -> list[tuple[str, int]]:
+    """Faults so that those that happen often are spread among the others: a campaign that is cut short has some of each."""
+    return sorted(((name, number) for name in times for number in range(times[name])), key=lambda one: (one[1] + 0.5) / times[one[0]])
 
 
 def once(name: str, number: int, seed: int, happen: Callable[[Case], None]) -> dict[str, Any]:

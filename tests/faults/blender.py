@@ -262,9 +262,9 @@ def kill_worker(case: Case, studio: Studio) -> None:
     """kill -9 of the worker while Blender bakes: Blender says so in one line, shows nothing wrong, and bakes again."""
     blender, blend, folder, kind, held = _with_worker(case, studio)
     blender.send("bake")
-    told, pid, ended = part_way(case, blender, case.random.uniform(0, 1))
+    told, pid, is_over = part_way(case, blender, case.random.uniform(0, 1))
     kill(pid or 0)
-    said = {} if ended else blender.hear("state")
+    said = {} if is_over else blender.hear("state")
     blender.hear("end")
     if said.get("state") == "failed":
         case.line(said["error"])
@@ -294,13 +294,13 @@ def hung_worker(case: Case, studio: Studio) -> None:
     blender, blend, folder, kind, held = _with_worker(case, studio)
     blender.ask("silence", seconds=3.0)
     blender.send("bake")
-    told, pid, ended = part_way(case, blender, case.random.uniform(0, 0.9))
+    told, pid, is_over = part_way(case, blender, case.random.uniform(0, 0.9))
     os.kill(pid or 0, signal.SIGSTOP)
     if case.random.random() < 0.5:
         case.moment["stopped"] = "a while"
         time.sleep(case.random.uniform(0.1, 1.5))
         os.kill(pid or 0, signal.SIGCONT)
-    said = {"state": "done"} if ended else blender.hear("state")
+    said = {"state": "done"} if is_over else blender.hear("state")
     blender.hear("end")
     case.moment["ended"] = said["state"]
     if said["state"] == "failed":
@@ -370,5 +370,5 @@ def two_bakes(case: Case, studio: Studio) -> None:
         case.line(line)
     case.hold("answers", "raised" not in said and "done" in said["states"] and said["running"] == 0, f"{said}")
     studio.whole(case, folder)
-    case.hold("bounded", not list(studio.ground.folder.glob("tmp/*/bake/*")), "the file of a bake on its way is left")
+    case.hold("bounded", not list(studio.ground.folder.glob(f"tmp/*/bake/{blender.process.pid}-*")), "the file of a bake on its way is left")
     _after(case, studio, blender, blend, folder, held)

@@ -108,11 +108,12 @@ def deleted(case: Case, desk: Desk) -> None:
     ground = desk.ground
     with watched(case, desk):
         folder = ground.place() / "cache"
-        kind = ground.before(case, folder)
+        ground.before(case, folder)
         job = desk.bake(ground.new, folder)
         part_way(case, job, case.random.uniform(0, 1))
         what = case.random.choice(("all", "all", "store", "index.bin", "motion.bin", "static.safetensors", "header.json", LOCK_FILE))
         case.moment["deleted"] = what
+        job.client.pump()
         early = list(job.frames)
         if what == "all":
             shutil.rmtree(folder, ignore_errors=True)
@@ -124,12 +125,10 @@ def deleted(case: Case, desk: Desk) -> None:
                 path.unlink(missing_ok=True)
         desk.follow(case, job)
         case.moment |= {"early": len(early), "ended": job.state}
-        if job.state == "done":
+        if job.state == "done" and len(early) < FRAMES:  # else it had ended before
             ground.whole(case, folder, ground.new)
         elif folder.exists():
             ground.look(case, folder)
-        if kind == "other" and what in ("header.json", LOCK_FILE):
-            case.moment["kept"] = "the data"
         desk.again(case, folder, ground.new)
     shutil.rmtree(folder.parent)
 
