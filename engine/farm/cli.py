@@ -31,7 +31,7 @@ def add(command: Any, compute: Callable[[argparse.ArgumentParser], None]) -> Non
     sub.add_argument("--retries", type=int, default=2, help="how often a shot is begun again after its worker died or broke (2)")
     sub.add_argument(
         "--split", type=int, metavar="FRAMES",
-        help="bake shots in parts of so many frames, on several workers at once; 0: never (where workers would have nothing to do)",
+        help="bake shots in parts of so many frames, on several workers at once; 0: never (shots longer than an even share of what waits, for each worker)",
     )  # fmt: skip
     add_shot_rules(sub)
     compute(sub)

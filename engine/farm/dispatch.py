@@ -68,6 +68,11 @@ class Job:
     refused: dict[str, dict[str, Any]] = field(default_factory=dict)
     again: int = 0
 
+    @property
+    def length(self) -> int:
+        """Frames at most."""
+        return self.of.row["frames"] if self.frames is None else len(self.frames)
+
 
 @dataclass(eq=False)
 class Worker:
@@ -109,7 +114,8 @@ class Dispatcher:
     def __init__(self, client: Client, work: list[ShotWork], total: int, settings: FarmSettings, threads: int | None, tell: Events) -> None:
         self.client, self.settings, self.tell = client, settings, tell
         self.total, self.done = total, total - len(work)
-        self.waiting: deque[Job] = deque(Job(shot) for shot in work)
+        # The longest first: what is begun last is short.
+        self.waiting: deque[Job] = deque(Job(shot) for shot in sorted(work, key=lambda shot: -shot.row["frames"]))
         self.workers: dict[str, Worker] = {}
         self.broken: dict[str, str] = {}
         self._digest, self._died, self._told = engine_digest(), Counter[str](), False
@@ -217,9 +223,10 @@ class Dispatcher:
         """The parts of a shot that has not been begun; none where it is baked whole."""
         if job.frames is not None or job.refused or job.again or job.of.baked or self.settings.split == 0:
             return []
-        idle = sum(worker.broken is None and worker.job is None for worker in self.workers.values())
-        count = idle // (1 + len(self.waiting))
-        if self.settings.split is None and count < 2:
+        # No piece is longer than an even share of what waits, so that none is begun last and holds up the night.
+        able = sum(worker.broken is None for worker in self.workers.values())
+        share = max(LEAST_PART, sum(other.length for other in (job, *self.waiting)) / able)
+        if self.settings.split is None and job.length < 2 * share:
             return []
         place = parts_folder(Path(job.of.row["file"]), job.of.output, Rules(self.settings.root, self.settings.allow_outside))
         if place is None:
@@ -227,7 +234,7 @@ class Dispatcher:
         frames = frames_to_compute(job.of.shot, job.of.output, left_parts(place))
         if self.settings.split is not None:
             return split(frames, -(-len(frames) // self.settings.split))
-        return split(frames, min(count, len(frames) // LEAST_PART))
+        return split(frames, int(len(frames) / share))
 
     def _others(self, job: Job) -> list[Worker]:
         """Workers that may do it and have not been tried."""

@@ -26,8 +26,8 @@ class FarmSettings:
         scheduler: address of a Dask scheduler; None: `workers` processes on this machine, made for this run.
         retries: how often a shot is begun again after its worker died or broke.
         gpu: only workers that declare GPU=1.
-        split: frames of the parts in which a shot is baked by several workers at once; 0: never; None: where workers would have nothing
-            to do, as many parts as workers.
+        split: frames of the parts in which a shot is baked by several workers at once; 0: never; None: where a shot is longer than an even
+            share of what waits, for each worker.
         root, allow_outside, resume: as those of `bake --shot`.
         device, threads: where the networks run; threads None: the cores shared evenly among local workers, each worker's default elsewhere.
     """
