@@ -109,6 +109,10 @@ def test_a_paused_worker_is_no_reason_to_wait_for_ever(show: Path, monkeypatch: 
     with LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp://", memory_limit="1MiB"
     ) as cluster:
+        deadline = time.monotonic() + 60
+        while cluster.workers[0].status.name != "paused":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         result = bake_shots([write_shot(show, "a", 4)], FarmSettings(cluster.scheduler_address, device="cpu", threads=1), Events(False))
     assert "No worker can bake; " in result.rows[0]["error"] and "memory limit" in result.rows[0]["error"]
 

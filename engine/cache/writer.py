@@ -24,7 +24,7 @@ from .layout import (
     CHANNELS, ENTRY, FORMAT_VERSION, FRAME_FILES, MOTION_CHANNELS, SHARES, CacheHeader, OlderFormat, quantise, quantise_shares, read_header,
     seal, write_header,
 )  # fmt: skip
-from .lock import LOCK_AGE, FolderLock, lock_is_dead  # noqa: F401 - LOCK_AGE and lock_is_dead are the farm's
+from .lock import FolderLock
 
 _TINY = np.float32(1e-30)
 

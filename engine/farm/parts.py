@@ -18,7 +18,7 @@ import numpy as np
 from ..cache import LOCK_FILE, CacheWriter
 from ..cache.index import Index
 from ..cache.layout import FRAME_FILES, CacheHeader, read_header
-from ..cache.writer import lock_is_dead
+from ..cache.lock import lock_is_dead
 from ..errors import UserError
 from ..shot import Shot, frame_keys
 from ..shot.document import Rules

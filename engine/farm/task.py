@@ -13,7 +13,7 @@ import numpy as np
 
 from ..bake import Baker, BakeResult, Session
 from ..cache import LOCK_FILE, SHOT_FILE
-from ..cache.writer import LOCK_AGE
+from ..cache.lock import LOCK_AGE
 from ..errors import UserError
 from ..shot import Shot, save_shot
 from ..shot.document import Rules, read_document
