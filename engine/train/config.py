@@ -77,6 +77,9 @@ class TrainConfig:
 
         background: RGB behind a branch in training (paper: green, kept).
         dssim: weight of 1 - SSIM beside L1 (paper's code: .2; its text says .5).
+        rest, details: of a face that did not begin on a `depth`, for with a real video's poses lips else hardly begin to move (paper: none; ours).
+            rest: share of its moving steps, from the first, in which the Gaussians' own values rest: where they follow each picture, they leave the
+            motion nothing to learn from. details: weight of L1 in the boxes of lips and eyes, beside the whole picture's.
         motion: of the mean of |motion| (paper). alpha: of alpha against the mask (paper). attention: of audio and AU attention where there must
             be none: hair for both, the box of the lips for AUs (paper: 1e-4; ours: 0, for in some thousand steps it closes the AUs' attention
             everywhere, from .5 to .01, before blinks are learned). attention_from: share of the face's moving steps before which it does
@@ -138,6 +141,8 @@ class TrainConfig:
 
     background: tuple[float, float, float] = (0.0, 1.0, 0.0)
     dssim: float = 0.2
+    rest: float = 0.4
+    details: float = 0.5
     motion: float = 1e-5
     alpha: float = 1e-3
     attention: float = 0.0
@@ -170,7 +175,7 @@ class TrainConfig:
         return replace(
             cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), weigh_steps=0,
             fuse_steps=10_000, members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
-            still_hair=False, swapped=0.0,
+            still_hair=False, swapped=0.0, rest=0.0, details=0.0,
             planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, attention=1e-4, log_every=100, preview_every=2500,
             checkpoint_every=1000, preset="paper",
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 NAME = "log.jsonl"
@@ -70,6 +71,7 @@ class Clock:
     def __init__(self, seconds: float = 0.0, cpu: float = 0.0, pace: dict[str, float] | None = None) -> None:
         self._wall, self._cpu = time.monotonic() - seconds, time.process_time() - cpu
         self.pace = dict(pace or {})
+        self._begun = set(self.pace)
         self._last = time.monotonic()
 
     @property
@@ -83,9 +85,12 @@ class Clock:
         return time.process_time() - self._cpu
 
     def lap(self, kind: str) -> None:
-        """A step of a kind (`face single`) has ended."""
+        """A step of a kind (`face single`) has ended. The first one says nothing: compilers run in it."""
         now = time.monotonic()
         took, self._last = now - self._last, now
+        if kind not in self._begun:
+            self._begun.add(kind)
+            return
         self.pace[kind] = took if kind not in self.pace else 0.97 * self.pace[kind] + 0.03 * took
 
     def pause(self) -> None:
@@ -95,5 +100,5 @@ class Clock:
     def left(self, steps: dict[str, int]) -> float:
         """Seconds for so many steps of each kind."""
         base = [pace / COST[kind.split()[-1]] for kind, pace in self.pace.items()]
-        unit = sum(base) / len(base) if base else 0.02
+        unit = median(base) if base else 0.02
         return sum(count * self.pace.get(kind, unit * COST[kind.split()[-1]]) for kind, count in steps.items())

@@ -40,6 +40,11 @@ def picture_loss(found: Tensor, truth: Tensor, dssim: float) -> Tensor:
     return loss + dssim * (1 - ssim(found, truth)) if dssim else loss
 
 
+def details_loss(found: Tensor, truth: Tensor, boxes: Tensor) -> Tensor:
+    """L1 inside boxes [H,W]: a moving lip or lid is some pixels, which the whole picture's mean hardly sees."""
+    return ((found - truth).abs().mean(-1) * boxes).sum() / boxes.sum().clamp(min=1)
+
+
 def alpha_loss(alpha: Tensor, mask: Tensor) -> Tensor:
     """Alpha [H,W] must be 1 inside the mask [H,W] (0..1) and 0 outside."""
     return ((1 - alpha) * mask + alpha * (1 - mask)).mean()

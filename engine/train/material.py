@@ -22,12 +22,13 @@ RING = 0.04
 """Of the picture's height: so far round the mouth what lies behind the lips is nobody's business."""
 LEAST_MOUTH = 5e-4
 """Share of the pixels that must show the inside of the mouth for a picture to teach it."""
-LIPS = slice(48, 68)
+EYES, LIPS = (slice(36, 42), slice(42, 48)), slice(48, 68)
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A picture: truth, behind [H,W,3] in 0..1; face, hair, mouth, ring (round the mouth), lips (their box) [H,W] 0 or 1; all float32."""
+    """A picture: truth, behind [H,W,3] in 0..1; face, hair, mouth, ring (round the mouth), lips, eyes (their boxes) [H,W] 0 or 1; all
+    float32."""
 
     truth: Tensor
     behind: Tensor
@@ -36,6 +37,7 @@ class Shown:
     mouth: Tensor
     ring: Tensor
     lips: Tensor
+    eyes: Tensor
 
     @property
     def head(self) -> Tensor:
@@ -68,7 +70,7 @@ class Material:
         deviations = {view: values[rows].std(0, correction=0, keepdim=True) for view, values in self._views.items()}
         self._spread = {view: deviation.clamp(min=0.1 * float(deviation.mean())) for view, deviation in deviations.items()}
         self._kept: OrderedDict[int, Shown] = OrderedDict()
-        self._room = max(8, memory // (4 * 11 * data.width * data.height))
+        self._room = max(8, memory // (4 * 12 * data.width * data.height))
 
     def _heard(self, without: tuple[str, ...]) -> dict[str, Tensor]:
         times = np.array([frame.time for frame in self._frames.values()])
@@ -114,15 +116,12 @@ class Material:
         masks = self.data.masks(frame)
         reach = max(2, round(RING * self.size[1]))
         near = binary_dilation(masks.mouth, iterations=reach) & ~masks.mouth & (masks.face | masks.hair)
-        lips = np.zeros_like(masks.face)
-        points = self.data.landmarks[frame.number][LIPS]
-        if np.isfinite(points).all():
-            low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int)
-            lips[max(low[1], 0) : max(high[1] + 1, 0), max(low[0], 0) : max(high[0] + 1, 0)] = True
+        points = self.data.landmarks[frame.number]
+        lips, eyes = _boxes(masks.face.shape, [points[LIPS]]), _boxes(masks.face.shape, [points[eye] for eye in EYES])
         tensor = lambda value, scale=1.0: torch.from_numpy(np.asarray(value, np.float32) / scale).to(self.device)  # noqa: E731
         return Shown(
             tensor(self.data.picture(frame), 255), tensor(self.data.behind(frame), 255),
-            *(tensor(mask) for mask in (masks.face, masks.hair, masks.mouth, near, lips)),
+            *(tensor(mask) for mask in (masks.face, masks.hair, masks.mouth, near, lips, eyes)),
         )  # fmt: skip
 
     def with_mouth(self, frames: list[Frame]) -> list[Frame]:
@@ -138,6 +137,16 @@ class Material:
 
         highest = np.asarray(labels.emotion)[[frame.number for frame in self.train]].max(0)
         return {name: round(float(top), 2) for name, top in zip(EMOTIONS, highest) if top > 0.05}
+
+
+def _boxes(shape: tuple[int, int], parts: list[np.ndarray]) -> np.ndarray:
+    """[H,W] bool: the boxes of some landmarks [L,2] px each; none where they are not known."""
+    found = np.zeros(shape, bool)
+    for points in parts:
+        if np.isfinite(points).all():
+            low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int)
+            found[max(low[1], 0) : max(high[1] + 1, 0), max(low[0], 0) : max(high[0] + 1, 0)] = True
+    return found
 
 
 def spaced(frames: list[Frame], count: int) -> list[Frame]:

@@ -13,7 +13,7 @@ from ..deform.networks import BranchNetwork, BranchOutput
 from ..deform.parameters import LEAK, NetworkSizes
 from .config import BranchPlan, TrainConfig
 from .densify import Densifier, Rules
-from .losses import alpha_loss, attention_loss, likelihood_loss, motion_size, picture_loss, state_variance
+from .losses import alpha_loss, attention_loss, details_loss, likelihood_loss, motion_size, picture_loss, state_variance
 from .material import Material, Shown
 from .perceptual import Lpips
 from .scene import Scene
@@ -80,6 +80,17 @@ class Trainer:
         if self.name in (WEIGH, FUSE):
             return self.name
         return "static" if self.step < self.plan.static_until else "single" if self.step < self.plan.ensemble_from else "ensemble"
+
+    @property
+    def rests(self) -> bool:
+        """True while the networks of the face learn alone, see `TrainConfig.rest`."""
+        static = self.plan.static_until
+        return self.groping and static <= self.step < static + self.config.rest * (self.plan.steps - static)
+
+    @property
+    def groping(self) -> bool:
+        """True for a face that did not begin on a surface: its motion needs help to begin, see `TrainConfig.rest` and `details`."""
+        return self.name == "face" and self.starts["face"] != "depth"
 
     @property
     def degree(self) -> int:
@@ -178,6 +189,9 @@ class Trainer:
         found = torch.lerp(self.background.expand_as(shown.truth), drawn.colors[0], care[..., None])
         parts = {"picture": picture_loss(found, truth, config.dssim), "alpha": alpha_loss(drawn.alphas[0] * care, keep)}
         loss = parts["picture"] + config.alpha * parts["alpha"]
+        if self.groping and config.details:
+            parts["details"] = details_loss(found, truth, torch.maximum(shown.lips, shown.eyes))
+            loss = loss + config.details * parts["details"]
         if out is not None:
             parts["motion"] = motion_size(out)
             loss = loss + config.motion * parts["motion"]
@@ -200,7 +214,8 @@ class Trainer:
         self.networks.zero_grad(set_to_none=True)
         loss.backward()
         self.densifier.observe(drawn)
-        splats.optimiser.step()
+        if not self.rests:
+            splats.optimiser.step()
         if out is not None:
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             self.networks.step()

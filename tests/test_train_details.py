@@ -1,0 +1,76 @@
+"""What lets lips and lids begin to move (`engine/train`): Gaussians that rest, boxes that count more, a start on a head's front."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.face_data import make_face_data
+from ua3dtalk.engine.dataset import read_data
+from ua3dtalk.engine.train.config import BranchPlan, TrainConfig
+from ua3dtalk.engine.train.losses import details_loss
+from ua3dtalk.engine.train.material import EYES, LIPS, Material
+from ua3dtalk.engine.train.sources import find_sources
+from ua3dtalk.engine.train.start import BACK, FRONT, THICK, begin
+from ua3dtalk.engine.train.trainer import Trainer
+
+CPU = torch.device("cpu")
+FEW = replace(
+    TrainConfig.quick(), mouth=BranchPlan(1, 0, 1, 40, 40), face=BranchPlan(14, 4, 14, 60, 60), weigh_steps=0, fuse_steps=1, members=2, field=(8,),
+    emotion_field=(4,), codebook=(4,), grow_from=100, rest=0.5, start="hull",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return Material(read_data(make_face_data(tmp_path_factory.mktemp("face"), frames=40)), find_sources([]), CPU)
+
+
+def test_gaussians_rest_while_motion_begins(material: Material) -> None:
+    assert not _resting(material, replace(FEW, start="depth")), "who begins on a surface moves at once"
+    assert _resting(material, FEW) == [4, 5, 6, 7, 8], "the first half of the moving steps"
+
+
+def _resting(material: Material, config: TrainConfig) -> list[int]:
+    """Steps of the face in which its Gaussians rest; that they do, and that the networks learn, is checked."""
+    trainer, told = Trainer(material, config), []
+    while trainer.name != "fuse":
+        name, step, rests = trainer.name, trainer.step, trainer.rests
+        values = {key: value.detach().clone() for key, value in trainer.scene.splats[name].parameters.items()}
+        net = {key: value.clone() for key, value in trainer.scene.nets[name].state_dict().items()}
+        trainer.step_once()
+        still = all(value.equal(trainer.scene.splats[name].parameters[key]) for key, value in values.items())
+        learned = any(not value.equal(trainer.scene.nets[name].state_dict()[key]) for key, value in net.items())
+        assert still == rests and learned == (name == "mouth" or step >= 4)
+        told += [step] if rests else []
+    return told
+
+
+def test_boxes_count_by_what_is_in_them() -> None:
+    found, truth, boxes = torch.zeros(8, 8, 3), torch.zeros(8, 8, 3), torch.zeros(8, 8)
+    assert details_loss(found, truth, boxes) == 0, "no landmarks, no boxes"
+    boxes[2:4, 2:6] = 1
+    found[0] = 1
+    assert details_loss(found, truth, boxes) == 0, "outside it is free"
+    found[2, 2:6, 0] = 0.6
+    assert float(details_loss(found, truth, boxes)) == pytest.approx(0.6 / 3 / 2)
+
+
+def test_boxes_hold_their_landmarks(material: Material) -> None:
+    frame = material.train[3]
+    shown, points = material.shown(frame), material.data.landmarks[frame.number]
+    for mask, parts in ((shown.lips, [LIPS]), (shown.eyes, EYES)):
+        rows, columns = np.floor(np.concatenate([points[part] for part in parts])[:, ::-1]).astype(int).T
+        assert bool((mask[rows, columns] == 1).all()) and 0 < float(mask.mean()) < 0.2
+    left, right = (slice(None, round(float(points[:, 0].mean()))), slice(round(float(points[:, 0].mean())), None))
+    assert float(shown.eyes[:, left].sum()) > 0 < float(shown.eyes[:, right].sum())
+
+
+def test_a_hull_begins_on_the_front(material: Material) -> None:
+    splats, told = begin("face", material, replace(FEW, face=BranchPlan(14, 4, 14, 400, 400)), np.random.default_rng(0))
+    x, y, z = splats.parameters["means"].detach().numpy().T
+    front = (FRONT[0] + FRONT[1] * y + FRONT[2] * x**2 + FRONT[3] * y**2).clip(BACK)
+    assert told == "hull" and len(z) == 400 and np.abs(z - front).max() < 5 * THICK
