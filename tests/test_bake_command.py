@@ -343,6 +343,7 @@ def test_interrupted_then_resumed(files: Path, tmp_path: Path, number: signal.Si
     shot.keyed[:, 1] = np.linspace(0, 1, 4000, dtype=np.float32)
     write_document(shot, tmp_path / "shot.json", output=tmp_path / "cache")
     command = [sys.executable, "-m", "engine", "bake", "--shot", str(tmp_path / "shot.json"), "--threads", "1", "--device", "cpu", "--json"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and would hand that on
     with subprocess.Popen(command, cwd=STAGE / "ua3dtalk", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         lines = iter(running.stdout.readline, "")
         for line in lines:
