@@ -292,7 +292,7 @@ def main() -> None:
     parser.add_argument("part", choices=("costs", "workers", "overhead", "simulate"))
     parser.add_argument("--result", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--repeats", type=int, default=2, help="turns of `workers` (2)")
-    parser.add_argument("--frames", type=int, default=24, help="frames of a shot for `costs` and `workers` (24)")
+    parser.add_argument("--frames", type=int, default=26, help="frames of a shot for `costs` and `workers` (26: four together are enough for parts)")
     parser.add_argument("--shots", type=int, default=4, help="shots for `workers` (4)")
     chosen = parser.parse_args()
     figures = json.loads(chosen.result.read_text()) if chosen.result.exists() else {}
