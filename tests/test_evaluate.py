@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from PIL import Image
-from support.avatars import static_avatar, talking_avatar
-from support.face_data import make_face_data, make_head, moved
+from support.avatars import static_avatar
+from support.evaluation import data, folder, judged, subject  # noqa: F401 - fixtures
+from support.face_data import make_head, moved
 
-from ua3dtalk.engine.avatar import EMOTIONS, Avatar, load_avatar, save_avatar
-from ua3dtalk.engine.avatar.gaussians import softplus_inverse
+from ua3dtalk.engine.avatar import EMOTIONS, load_avatar, save_avatar
 from ua3dtalk.engine.bake import Baker, Session
-from ua3dtalk.engine.bake.baker import emotion_vectors
 from ua3dtalk.engine.cache import CacheReader
 from ua3dtalk.engine.cli import main
-from ua3dtalk.engine.dataset import read_data
 from ua3dtalk.engine.deform.fast import Deformer
 from ua3dtalk.engine.deform.freeze import freeze
 from ua3dtalk.engine.deform.networks import BranchNetwork
 from ua3dtalk.engine.deform.parameters import branch_tensors
 from ua3dtalk.engine.errors import UserError
-from ua3dtalk.engine.evaluate import ablation, measures
+from ua3dtalk.engine.evaluate import measures
 from ua3dtalk.engine.evaluate import landmarks as lm
 from ua3dtalk.engine.evaluate import uncertainty as un
 from ua3dtalk.engine.evaluate.emotion import Nearest, Sentence, judge_emotion, sentences_of_data
@@ -38,8 +34,6 @@ from ua3dtalk.engine.files import file_hash
 from ua3dtalk.engine.render.camera import Camera
 from ua3dtalk.engine.render.sequence import FrameRenderer
 from ua3dtalk.engine.shot import Shot
-from ua3dtalk.engine.train.config import BranchPlan, TrainConfig
-from ua3dtalk.engine.train.export import silenced
 from ua3dtalk.engine.views import build_providers
 from ua3dtalk.engine.views.content import VISEMES
 
@@ -49,46 +43,6 @@ MBP, AA, SIL = (VISEMES.index(name) for name in ("mbp", "aa", "sil"))
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set, a head of its own Gaussians with small random networks, and two sounds."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    make_face_data(folder / "data", frames=80, size=48)
-    save_avatar(head_avatar(), folder / "head.safetensors")
-    random = np.random.default_rng(0)
-    for name, low in (("one", 150), ("two", 220)):
-        tone = np.sin(2 * np.pi * np.cumsum(low + 60 * np.sin(np.arange(24000) / 2500)) / 16000)
-        soundfile.write(folder / f"{name}.wav", 0.3 * tone * (1 + np.sin(np.arange(24000) / 800)) + 0.01 * random.normal(size=24000), 16000)
-    return folder
-
-
-def head_avatar(seed: int = 0):
-    """The Gaussians that `make_face_data` draws, under random networks."""
-    head = make_head(np.random.default_rng(0))
-    avatar = talking_avatar(int((head.kind < 2).sum()), int((head.kind > 1).sum()), members=3, seed=seed)
-    for branch, rows in (("face", head.kind < 2), ("mouth", head.kind > 1)):
-        count = int(rows.sum())
-        avatar.tensors[f"{branch}.means"] = head.means[rows].astype(np.float32)
-        avatar.tensors[f"{branch}.quats"] = np.tile(np.float32([1, 0, 0, 0]), (count, 1))
-        avatar.tensors[f"{branch}.scales"] = softplus_inverse(np.repeat(head.scales[rows][:, None], 3, 1))
-        avatar.tensors[f"{branch}.opacities"] = np.full(count, np.log(0.95 / 0.05), np.float32)
-        avatar.tensors[f"{branch}.sh"] = ((head.colors[rows] - 0.5) / 0.28209479)[:, None].astype(np.float32)
-    avatar.meta.composite = "layered"
-    avatar.tensors["face.moving"] = np.arange(0, int((head.kind < 2).sum()), 7, dtype=np.int32)
-    avatar.tensors["mouth.moving"] = np.arange(0, int((head.kind > 1).sum()), 3, dtype=np.int32)
-    return avatar
-
-
-@pytest.fixture(scope="module")
-def subject(folder: Path) -> Subject:
-    return Subject(folder / "head.safetensors", "cpu", 1)
-
-
-@pytest.fixture(scope="module")
-def data(folder: Path):
-    return read_data(folder / "data")
 
 
 # --- the avatar performs as in a bake -----------------------------------------------------------------------------------------
@@ -247,9 +201,6 @@ def test_pieces_end_with_the_take_and_where_frames_are_missing(data) -> None:
 # --- pictures -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def judged(subject: Subject, data):
-    return judge_pictures(subject, data, "val", rows=3)
 
 
 def test_pictures_of_the_right_head_at_rest(subject: Subject, data, judged, folder: Path, tmp_path: Path) -> None:
@@ -340,142 +291,6 @@ def test_sentences_and_closures_of_a_data_set(data) -> None:
     starts = np.flatnonzero(closed & ~np.concatenate([[False], closed[:-1]]))
     assert len(sentences[0].closures) == len(starts) > 0 and sentences[0].closures[0][0] == pytest.approx(numbers[starts[0]] / 25)
     assert all(closed[round(end * 25)] for _, end in sentences[0].closures)
-
-
-# --- uncertainty --------------------------------------------------------------------------------------------------------------
-
-
-def test_noise_has_the_level_that_is_said(subject: Subject, folder: Path) -> None:
-    views = subject.views(folder / "one.wav", np.linspace(0.1, 1.3, 40), np.eye(8)[1])
-    for level in (20, 0):
-        found = un.spoilt(subject, views, "audio", f"{level} dB")
-        own = views["audio"].std(0)
-        ratio = ((found["audio"] - views["audio"]) / np.maximum(own, 0.1 * own.mean())).std()
-        assert 20 * np.log10(1 / ratio) == pytest.approx(level, abs=0.2)
-        assert all(found[name] is views[name] for name in views if name != "audio")
-    spread = emotion_vectors(subject.head, np.eye(8)).std(0)  # stands still over these frames, and is spoilt nonetheless
-    noise = (un.spoilt(subject, views, "emotion", "0 dB")["emotion"] - views["emotion"])[:, 0]
-    assert (noise / np.maximum(spread, 0.1 * spread.mean())).std() == pytest.approx(1, abs=0.05)
-    assert (un.spoilt(subject, views, "au", "left out")["au"] == 0).all() and un.spoilt(subject, views, "au", "clean") is views
-    assert np.array_equal(un.spoilt(subject, views, "style", "another moment's")["style"][0], views["style"][20])
-
-
-def reacting(avatar, sign: float):
-    """Log-variances of `exp` that rise (or fall) with the size of its input, alike in every member."""
-    tensors = dict(avatar.tensors)
-    for branch in avatar.branches:
-        lead = f"{branch}.net.fuse.exp"
-        weight = np.random.default_rng(3).normal(0, 0.3, tensors[f"{lead}.fc1.weight"].shape[1:]).astype(np.float32)
-        tensors[f"{lead}.fc1.weight"] = np.broadcast_to(weight, tensors[f"{lead}.fc1.weight"].shape).copy()
-        tensors[f"{lead}.logvar.weight"] = np.full_like(tensors[f"{lead}.logvar.weight"], sign * 0.1)
-    avatar.tensors = tensors
-    return avatar
-
-
-def test_a_view_that_knows_its_noise_loses_weight(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(un, "CASES", {"exp": un.CASES["exp"], "style": ("clean",), "audio": ("clean",), "emotion": ("clean",), "au": un.CASES["au"]})
-    performance = un.of_sentences([Sentence(folder / "one.wav", np.linspace(0.1, 1.3, 8), [])])
-    for sign, falls in ((1, True), (-1, False)):
-        save_avatar(reacting(talking_avatar(), sign), tmp_path / "head.safetensors")
-        found = un.judge_spoilt_views(Subject(tmp_path / "head.safetensors", "cpu", 1), performance, pictures=2)["exp"]
-        assert found["weight falls with the noise"] is falls
-        assert found["clean"]["motion, fusion"] == 0 and "psnr, fusion" not in found["clean"]
-        changes = [found[case]["motion, equal weights"] for case in ("20 dB", "10 dB", "0 dB")]
-        assert changes[0] < changes[1] < changes[2] and found["0 dB"]["psnr, fusion"] < found["20 dB"]["psnr, fusion"]
-        assert {"weight", "weight, mouth"} <= set(found["0 dB"])
-
-
-def test_spoilt_views_are_held_against_the_truth_of_a_data_set(subject: Subject, data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(un, "CASES", {view: ("clean",) for view in un.CASES})
-    frames = held_out(data, "val")[::5]
-    found = un.judge_spoilt_views(subject, un.of_frames(data, frames), data, frames, baseline=subject, pictures=4)
-    wanted = judge_pictures(subject, data, "val", every=5, rows=0).figures["psnr"]
-    assert found["audio"]["clean"]["psnr, fusion"] == pytest.approx(wanted, abs=1e-3) == found["audio"]["clean"]["psnr, baseline"]
-
-
-def test_strangers_are_told_from_friends(folder: Path, tmp_path: Path) -> None:
-    avatar = talking_avatar()
-    # One member's mean of `exp` lies the farther from the others' the larger the input is.
-    tensors = dict(avatar.tensors)
-    weight = np.zeros_like(tensors["face.net.fuse.exp.mean.weight"])
-    weight[0] = 1.0
-    tensors |= {"face.net.fuse.exp.mean.weight": weight, "face.net.fuse.exp.logvar.bias": np.full_like(tensors["face.net.fuse.exp.logvar.bias"], -6)}
-    avatar.tensors = tensors
-    save_avatar(avatar, tmp_path / "head.safetensors")
-    one = Subject(tmp_path / "head.safetensors", "cpu", 1)
-    sentence = Sentence(folder / "one.wav", np.linspace(0.1, 1.3, 20), [])
-    silence = un.Performance([(None, np.zeros(20), np.eye(8)[1], None)])
-    found = un.judge_strangers(one, silence, {"speech": un.of_sentences([sentence]), "more silence": silence})
-    assert found["speech"]["auroc"] != 0.5 and found["more silence"]["auroc"] == 0.5
-    again = un.judge_strangers(one, un.of_sentences([sentence]), {"silence": silence})
-    assert again["silence"]["auroc"] == pytest.approx(1 - found["speech"]["auroc"])
-    assert found["more silence"]["epistemic, times the seen"] == pytest.approx(1)
-
-
-def test_performances_under_emotions(folder: Path) -> None:
-    sentences = [Sentence(folder / "one.wav", np.linspace(0.1, 1, 9), []), Sentence(folder / "two.wav", np.linspace(0.1, 1, 5), [])]
-    full = un.of_sentences(sentences, 1.5)
-    assert [part[2].shape for part in full.parts] == [(9, 8), (5, 8)] and np.allclose(full.parts[0][2].sum(1), 1.5)
-    assert set(np.concatenate([p[2] for p in full.parts]).argmax(1)) == set(range(1, 8))
-    some = np.concatenate([p[2] for p in un.of_sentences(sentences).parts]).sum(1)
-    assert (some <= 1).all() and some.std() > 0.1
-
-
-def test_errors_against_what_is_drawn(subject: Subject, data, judged) -> None:
-    found = un.judge_errors(subject, data, judged, frames=4)
-    assert 0 <= found["calibration"]["calibration error"] <= 1
-    knows = replace(judged, variance=judged.error**2 + 1e-12, frame_variance=judged.frame_error)
-    sure = un.judge_errors(subject, data, knows, frames=4)
-    for what in ("pixels", "frames"):
-        assert sure[f"sparsification, {what}"]["ause"] < 1e-6 < found[f"sparsification, {what}"]["ause"]
-
-
-# --- ablation -----------------------------------------------------------------------------------------------------------------
-
-TINY = TrainConfig(
-    mouth=BranchPlan(4, 1, 3, 60, 80), face=BranchPlan(6, 2, 4, 200, 220), fuse_steps=2, members=2, field=(8,), emotion_field=(4,), codebook=(4,),
-    grow_before_end=2, preview_every=1000, checkpoint_every=1000, held_out=1,
-)  # fmt: skip
-
-
-def test_variants_leave_out_what_they_say() -> None:
-    assert list(ablation.VARIANTS) == ["baseline", "+P", "+E", "+P+E", "+P+U", "+P+E+U"]
-    for name in ablation.VARIANTS:
-        config = ablation.variant(TINY, name)
-        assert (config.members > 1) == name.endswith("U") == (config.logvar_bound > 1)
-        assert ("emotion" in config.without) == ("E" not in name) and ("exp" in config.without) == ("P" not in name)
-        assert (config.face, config.mouth, config.fuse_steps) == (TINY.face, TINY.mouth, TINY.fuse_steps)
-
-
-@pytest.mark.parametrize("views", [("exp", "style", "emotion"), ("au",), ("audio", "emotion")])
-def test_a_silenced_view_counts_as_zeros(folder: Path, subject: Subject, tmp_path: Path, views: tuple[str, ...]) -> None:
-    tensors = {name: np.asarray(value) for name, value in subject.avatar.tensors.items()}
-    tensors["face.net.au.attention.1.weight"] = 1000 * tensors["face.net.au.attention.1.weight"]  # random ones hardly see them
-    save_avatar(Avatar(subject.avatar.meta, tensors), tmp_path / "all.safetensors")
-    for branch in subject.avatar.branches:
-        tensors |= silenced({name: value for name, value in tensors.items() if name.startswith(f"{branch}.net.")}, branch, views)
-    save_avatar(Avatar(subject.avatar.meta, tensors), tmp_path / "deaf.safetensors")
-    subject, deaf = (Subject(tmp_path / f"{name}.safetensors", "cpu", 1) for name in ("all", "deaf"))
-    given = subject.views(folder / "one.wav", np.array([0.3, 0.8]), np.eye(8)[2], np.full(6, 0.6))
-    zeros = given | {name: np.zeros_like(given[name]) for name in views}
-    found, wanted, open_to_all = deaf.deformer.motion(given), subject.deformer.motion(zeros), subject.deformer.motion(given)
-    assert np.allclose(found.face.d_means, wanted.face.d_means, atol=1e-7) and np.allclose(found.mouth.d_means, wanted.mouth.d_means, atol=1e-7)
-    apart = [np.abs(one.face.d_means - wanted.face.d_means).max() for one in (found, open_to_all)]
-    assert apart[0] < 0.02 * apart[1]
-
-
-def test_variants_are_trained_and_compared(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ablation, "VARIANTS", {name: ablation.VARIANTS[name] for name in ("baseline", "+P+E")})
-    made = ablation.train_variants(folder / "data", tmp_path, TINY, [], "cpu", 1)
-    assert list(made) == ["baseline", "+P+E"] and all(path.exists() for path in made.values())
-    baseline = Subject(made["baseline"], "cpu", 1)
-    views = baseline.views(folder / "one.wav", np.array([0.2, 0.7]), np.eye(8)[1])
-    motion = baseline.deformer.motion(views).face
-    assert np.allclose(motion.shares, 1 / 4, atol=1e-4) and (motion.epistemic == 0).all()
-    other = views | {name: np.random.default_rng(0).normal(size=views[name].shape).astype(np.float32) for name in ("exp", "style", "emotion")}
-    assert np.array_equal(baseline.deformer.motion(other).face.d_means, motion.d_means)
-    stamps = [path.stat().st_mtime_ns for path in made.values()]
-    assert [path.stat().st_mtime_ns for path in ablation.train_variants(folder / "data", tmp_path, TINY, [], "cpu", 1).values()] == stamps
 
 
 # --- the whole ----------------------------------------------------------------------------------------------------------------

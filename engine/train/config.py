@@ -56,7 +56,7 @@ class TrainConfig:
         without: views that stay zero in training, for ablations (ours).
 
         start: where Gaussians begin: `random` in a cube of +-0.1 (paper); `depth`: on the surface that the data's depth gives; `hull`:
-            random, where the masks allow it; `auto`: depth where the data has it, else hull (ours).
+            where the masks allow it, a face on the usual front of a head; `auto`: depth where the data has it, else hull (ours).
         means_rate, means_rate_end: learning rate of the means, exponential between the two over a branch's steps (3DGS: 1.6e-4, 1.6e-6 times
             the extent).
         quats_rate, scales_rate, opacities_rate, sh_rate: 3DGS (scales are through a softplus here, which is exp for what is small).

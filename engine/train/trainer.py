@@ -85,10 +85,10 @@ class Trainer:
     def rests(self) -> bool:
         """True while the networks of the face learn alone, see `TrainConfig.rest`."""
         static = self.plan.static_until
-        return self.groping and static <= self.step < static + self.config.rest * (self.plan.steps - static)
+        return self.without_surface and static <= self.step < static + self.config.rest * (self.plan.steps - static)
 
     @property
-    def groping(self) -> bool:
+    def without_surface(self) -> bool:
         """True for a face that did not begin on a surface: its motion needs help to begin, see `TrainConfig.rest` and `details`."""
         return self.name == "face" and self.starts["face"] != "depth"
 
@@ -189,7 +189,7 @@ class Trainer:
         found = torch.lerp(self.background.expand_as(shown.truth), drawn.colors[0], care[..., None])
         parts = {"picture": picture_loss(found, truth, config.dssim), "alpha": alpha_loss(drawn.alphas[0] * care, keep)}
         loss = parts["picture"] + config.alpha * parts["alpha"]
-        if self.groping and config.details:
+        if self.without_surface and config.details:
             parts["details"] = details_loss(found, truth, torch.maximum(shown.lips, shown.eyes))
             loss = loss + config.details * parts["details"]
         if out is not None:

@@ -246,6 +246,13 @@ def clock_jumps(case: Case, desk: Desk) -> None:
     shutil.rmtree(folder)
 
 
+def _dead() -> str:
+    """What the lock of a process says that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return f"{socket.gethostname()} {process.pid}"
+
+
 def locks_of_others(case: Case, desk: Desk) -> None:
     """A lock that is left: of a dead process, of another machine long or just now, of nobody (empty, torn), from the future."""
     ground = desk.ground
@@ -253,12 +260,10 @@ def locks_of_others(case: Case, desk: Desk) -> None:
         folder = ground.place()
         kind = ground.before(case, folder)
         folder.mkdir(exist_ok=True)
-        done = subprocess.Popen([sys.executable, "-c", ""])
-        done.wait()
-        host = socket.gethostname()
+        host, dead = socket.gethostname(), _dead()
         text, age, gives_way = case.random.choice(
             (
-                (f"{host} {done.pid}", 0, True), (f"{host} {done.pid}", -1e8, True), ("elsewhere 12", 1000, True), ("elsewhere 12", 3, False),
+                (dead, 0, True), (dead, -1e8, True), ("elsewhere 12", 1000, True), ("elsewhere 12", 3, False),
                 ("elsewhere 12", -1000, False), ("", 1000, True), ("", 0, False), (host, 1000, True), ("elsewhere x y", 1000, True),
             )
         )  # fmt: skip
@@ -288,9 +293,7 @@ def two_bakes(case: Case, desk: Desk) -> None:
         kind = ground.before(case, folder)
         if case.random.random() < 0.5:
             folder.mkdir(exist_ok=True)
-            done = subprocess.Popen([sys.executable, "-c", ""])
-            done.wait()
-            (folder / LOCK_FILE).write_text(f"{socket.gethostname()} {done.pid}")
+            (folder / LOCK_FILE).write_text(_dead())
         other = client_of(ground)
         other.start()
         try:
@@ -318,10 +321,7 @@ def race_for_a_dead_lock(case: Case, desk: Desk) -> None:
     ground = desk.ground
     folder = ground.place()
     folder.mkdir()
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    dead = f"{socket.gethostname()} {done.pid}"
-    rounds, racers = 60, 3
+    dead, rounds, racers = _dead(), 60, 3
     command = [sys.executable, "-m", "tests.faults.race", str(folder), dead, str(rounds)]
     processes = [subprocess.Popen([*command, str(number), str(racers)], stdout=subprocess.PIPE, text=True) for number in range(racers)]
     said = [json.loads(process.communicate(timeout=300)[0]) for process in processes]
