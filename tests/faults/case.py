@@ -58,9 +58,12 @@ class Case:
 
     def alone(self, mark: str, kept: Collection[int] = (), seconds: float = 15.0) -> None:
         """No process of the campaign lives but those of `kept`; each has some seconds to end."""
-        left: dict[int, str] = {}
-        until(lambda: not (left := {pid: name for pid, name in marked(mark).items() if pid not in kept}), seconds)
-        left = {pid: name for pid, name in marked(mark).items() if pid not in kept}
+
+        def others() -> dict[int, str]:
+            return {pid: name for pid, name in marked(mark).items() if pid not in kept}
+
+        until(lambda: not others(), seconds)
+        left = others()
         self.hold("orphans", not left, f"left behind: {left}")
 
 
