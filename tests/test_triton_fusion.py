@@ -94,8 +94,16 @@ def view(name: str) -> dict[str, np.ndarray]:
     return {key: value.astype(np.float32) for key, value in made.items()} | whole
 
 
-# name: what is added to the log-variances, their bound (0: none). exp(95) is more than float32 holds.
-AVATARS = {"bounded": (0.0, 7.0), "free": (-2.0, 0.0), "overflow": (95.0, 0.0)}
+# name: what is added to the log-variances, their bound (0: none), whether views are doubted. exp(95) is more than float32 holds.
+AVATARS = {"bounded": (0.0, 7.0, False), "free": (-2.0, 0.0, False), "overflow": (95.0, 0.0, False), "doubtful": (0.0, 7.0, True)}
+
+DOUBTFUL = ("mouth", "single")
+
+
+def doubts(name: str, views: int) -> np.ndarray:
+    """What a case's variances are multiplied with."""
+    return np.linspace(1, 3, views, dtype=np.float32) if name in DOUBTFUL else np.ones(views, np.float32)
+
 
 SPECIAL = ("identical", "dead_view", "overflow", "not_a_number")
 
@@ -109,11 +117,13 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dic
         variance = np.exp(logvars.astype(np.float64)).mean(1).transpose(0, 2, 1)
         with np.errstate(over="ignore"):
             variance = variance.astype(np.float32)
-        np.savez(folder / f"{name}.npz", both=means.transpose(0, 1, 3, 2), variance=variance, group=np.array(group))
+        doubt = doubts(name, len(means))
+        both, variance = means.transpose(0, 1, 3, 2), variance * doubt[:, None, None]
+        np.savez(folder / f"{name}.npz", both=both, variance=variance, group=np.array(group), doubt=doubt)
     for name in VIEWS:
         np.savez(folder / f"view_{name}.npz", **view(name))
-    for name, (offset, bound) in AVATARS.items():
-        np.savez(folder / f"avatar_{name}.npz", offset=np.array(offset), bound=np.array(bound))
+    for name, (offset, bound, film) in AVATARS.items():
+        np.savez(folder / f"avatar_{name}.npz", offset=np.array(offset), bound=np.array(bound), film=np.array(film))
     env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(STAGE)}
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "support" / "triton_interpreted.py", folder], env=env, capture_output=True, text=True
@@ -131,8 +141,9 @@ def check_fused(name: str, found: dict[str, np.ndarray]) -> None:
     """The good rows of a case against float64; which ones have to be good."""
     means, logvars, _ = state(name)
     views, members, _, width = means.shape
-    solved = solve_rows(torch.from_numpy(means).double(), torch.from_numpy(logvars).double())
-    aleatoric, epistemic, shares = (x.numpy() for x in diagonal_uncertainty(solved.variance, solved.contrasts))
+    doubt = torch.from_numpy(doubts(name, views)).double()
+    solved = solve_rows(torch.from_numpy(means).double(), torch.from_numpy(logvars).double(), doubt)
+    aleatoric, epistemic, shares = (x.numpy() for x in diagonal_uncertainty(solved.variance, solved.contrasts, doubt))
     good, truth = found["good"], solved.mean.numpy()
     if name == "spoilt":
         assert not good.any()
@@ -159,7 +170,7 @@ def test_fusion_by_the_interpreter(name: str, interpreted: Callable[[str], dict[
 @pytest.mark.parametrize("name", ["face", "mouth", "wide_variances", "single"])
 def test_fusion_agrees_with_the_processor_s_kernel(name: str, interpreted: Callable[[str], dict[str, np.ndarray]]) -> None:
     means, logvars, _ = state(name)
-    fused, aleatoric, epistemic, shares, good = run_kernel(means, logvars)
+    fused, aleatoric, epistemic, shares, good = run_kernel(means, logvars, 0, doubts(name, len(means)))
     found = interpreted(name)
     assert good.all() and found["good"].all()
     assert np.abs(found["mean"].T - fused).max() < 1e-5 * np.abs(fused).max()
@@ -235,7 +246,7 @@ def resources(kernel: object, kinds: dict[str, str], constants: dict[str, object
 @pytest.mark.parametrize(("views", "members"), [(4, 10), (3, 10), (4, 1)])
 def test_fusion_compiles_without_spilling(views: int, members: int, tmp_path: Path, measured: Callable[[str], None]) -> None:
     from ua3dtalk.engine.deform.triton_fusion import fuse_constants, fuse_kernel
-    kinds = {"packed": "*fp32", "mean": "*fp32", "summary": "*fp32", "rows": "i32"}
+    kinds = {"packed": "*fp32", "doubt": "*fp32", "mean": "*fp32", "summary": "*fp32", "rows": "i32"}
     registers, spilt = resources(fuse_kernel, kinds, fuse_constants(Layout(views, members, 48)), tmp_path, num_warps=1)
     measured(f"Triton fusion, {views} views of {members} on sm_90: {registers} registers, {spilt} bytes spilt")
     assert spilt == 0
@@ -269,8 +280,9 @@ def test_fusion_on_cuda(name: str) -> None:
 
     means, logvars, _ = state(name)
     both = torch.from_numpy(means.transpose(0, 1, 3, 2).copy()).cuda()
-    variance = torch.from_numpy(logvars).double().exp().mean(1).transpose(1, 2).float().contiguous().cuda()
-    found = fuse_rows(both, variance)
+    doubt = torch.from_numpy(doubts(name, len(means)))
+    variance = torch.from_numpy(logvars).double().exp().mean(1).transpose(1, 2).float().contiguous() * doubt[:, None, None]
+    found = fuse_rows(both, variance.cuda(), doubt=doubt.cuda())
     check_fused(name, {key: x.cpu().numpy() for key, x in zip(("mean", "aleatoric", "epistemic", "shares", "good"), found)})
 
 

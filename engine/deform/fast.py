@@ -22,6 +22,7 @@ from torch import Tensor
 from ..avatar import Avatar
 from ..avatar.gaussians import normalise, softplus
 from ..errors import Cancelled, UserError
+from .doubt import Doubt, known_views
 from .fusion import diagonal_uncertainty, solve_rows
 from .kernel import LANES, fuse_rows
 from .networks import BranchNetwork
@@ -99,6 +100,7 @@ class Deformer:
                 self._still[branch] = tuple(np.asfortranarray(x) for x in (normalise(quats), softplus(scales)))
                 samples = sample_fields(branch, tensors, means, _name(avatar))
                 self._branches[branch] = _branch(net, samples, self.device)
+        self._doubt = Doubt(known_views(avatar.tensors, self.frame_shapes, _name(avatar)), self.device)
 
     @property
     def frame_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -129,8 +131,9 @@ class Deformer:
         # Convolutions on a graphics card round to 11 bits unless they are told not to.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             frames = {name: torch.from_numpy(view).to(self.device) for name, view in checked.items()}
+            frames, doubt = _in_batches(self._doubt, frames)
             try:
-                return Motion(**{branch: made.motion(frames, self.threads, stopped) for branch, made in self._branches.items()})
+                return Motion(**{branch: made.motion(frames, doubt, self.threads, stopped) for branch, made in self._branches.items()})
             except ArithmeticError as error:
                 raise UserError(f"{self._name}: {error}.", "Its weights are damaged, or its training diverged.") from error
 
@@ -200,10 +203,12 @@ class Branch:
             self.state_weight, self.state_position = weight[:, :latent].T.contiguous(), weight[:, latent:].T.contiguous()
 
     def motion(
-        self, frames: Mapping[str, Tensor], threads: int, stopped: Callable[[], bool] | None
+        self, frames: Mapping[str, Tensor], doubt: Mapping[str, Tensor], threads: int, stopped: Callable[[], bool] | None
     ) -> BranchMotion:
-        inputs = self._all_inputs(frames)
+        """All frames of all rows; `doubt`: as `Doubt` gives it."""
+        (inputs,) = _in_batches(lambda frames: (self._inputs(frames),), frames)
         count, like = len(frames["exp"]), self.position
+        doubts = torch.stack([doubt[view] if view in doubt else like.new_ones(count) for view in inputs], 1)  # [F,V]
         # Frame 0 is always evaluated, later ones where the view's input changed.
         fresh = {view: [True, *(x[1:] != x[:-1]).any(1).tolist()] for view, x in inputs.items()}
         widths = {name: head[1].out_features for name, head in self.net.heads.items()}
@@ -213,10 +218,10 @@ class Branch:
         chunks = [slice(start, min(start + self.chunk, len(like))) for start in range(0, len(like), self.chunk)]
         if like.device.type == "cpu" and threads > 1:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(lambda rows: self._chunk(rows, inputs, fresh, out, stopped), chunks))
+                list(pool.map(lambda rows: self._chunk(rows, inputs, fresh, doubts, out, stopped), chunks))
         else:
             for rows in chunks:
-                self._chunk(rows, inputs, fresh, out, stopped)
+                self._chunk(rows, inputs, fresh, doubts, out, stopped)
         out["means"] *= like.new_tensor(MEANS_FACTOR[self.branch])
         host = {name: value.cpu().numpy() for name, value in out.items()}
         rest = (host[name] for name in ("aleatoric", "epistemic", "shares"))
@@ -228,6 +233,7 @@ class Branch:
         rows: slice,
         inputs: Mapping[str, Tensor],
         fresh: Mapping[str, list[bool]],
+        doubts: Tensor,
         out: Mapping[str, Tensor],
         stopped: Callable[[], bool] | None,
     ) -> None:
@@ -240,7 +246,7 @@ class Branch:
             for number, (view, x) in enumerate(inputs.items()):
                 if fresh[view][frame]:
                     self._members(view, x[frame], first[view], gain.get(view), fuse.both[number])
-            fused, out["aleatoric"][frame, rows], out["epistemic"][frame, rows], out["shares"][frame, rows] = fuse(frame)
+            fused, out["aleatoric"][frame, rows], out["epistemic"][frame, rows], out["shares"][frame, rows] = fuse(frame, doubts[frame])
             for name, value in self._decoded(state, fused).items():
                 out[name][frame, rows] = value
 
@@ -248,14 +254,6 @@ class Branch:
         """What each head makes of the fused states [R, L]; `state` is the position's part of the last Linear."""
         hidden = torch.addmm(state, fused, self.state_weight).relu_()
         return {name: head[1](head[0](hidden).relu_()) for name, head in self.net.heads.items()}
-
-    def _all_inputs(self, frames: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`_inputs` of all frames, FRAMES at a time, the last ones filled up."""
-        count, size = len(frames["exp"]), FRAMES[self.position.device.type]
-        spare = -count % size
-        filled = {name: torch.cat([x, x[-1:].expand(spare, *x.shape[1:])]) if spare else x for name, x in frames.items()}
-        each = [self._inputs({k: x[f : f + size] for k, x in filled.items()}) for f in range(0, count, size)]
-        return {view: torch.cat([one[view] for one in each])[:count] for view in VIEWS[self.branch]}
 
     def _inputs(self, frames: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What each view brings into a frame [F, dim]; through the first layer's weight where no Gaussian gates it."""
@@ -269,7 +267,7 @@ class Branch:
             found["emotion"] = self.net.emotion.gate(frames["emotion"].flatten(1))
         else:
             found["audio"] = found["audio"] @ self.frame_weight["audio"]
-        return found
+        return {view: found[view] for view in VIEWS[self.branch]}
 
     def _constants(self, rows: slice) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """What no frame changes for some Gaussians.
@@ -315,41 +313,55 @@ class Fuse:
         self._out = [like.new_empty(latent, padded), *like.new_empty(2, padded), like.new_empty(views, padded)]
         self._good = torch.empty(padded, dtype=torch.uint8)
 
-    def __call__(self, frame: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Fused mean [R, L], aleatoric [R], epistemic [R], shares [R, V]; rows that float32 spoils are solved again in float64."""
+    def __call__(self, frame: int, doubt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Fused mean [R, L], aleatoric [R], epistemic [R], shares [R, V]; rows that float32 spoils are solved again in float64.
+
+        Args:
+            doubt: [V] what the views' variances are multiplied with.
+        """
         if self.both.device.type == "cpu":
             arrays = [x.numpy() for x in (self._both, *self._out, self._good)]
-            fuse_rows(arrays[0], np.float32(self.bound or 0), *arrays[1:])
+            fuse_rows(arrays[0], np.float32(self.bound or 0), doubt.numpy(), *arrays[1:])
             fused, shares = (x[:, : self.rows].T for x in (self._out[0], self._out[3]))
             aleatoric, epistemic = (x[: self.rows] for x in self._out[1:3])
             good = self._good[: self.rows] > 0
         else:
-            fused, aleatoric, epistemic, shares, good = self._solve(slice(None), self.both.dtype)
+            fused, aleatoric, epistemic, shares, good = self._solve(slice(None), self.both.dtype, doubt)
         good = good & fused.isfinite().all(1) & aleatoric.isfinite() & epistemic.isfinite()
         bad = (~good).nonzero()[:, 0]
         if len(bad):
-            fused[bad], aleatoric[bad], epistemic[bad], shares[bad] = self.exact(bad, frame)
+            fused[bad], aleatoric[bad], epistemic[bad], shares[bad] = self.exact(bad, frame, doubt)
         return fused, aleatoric, epistemic, shares
 
-    def exact(self, rows: Tensor | slice, frame: int) -> tuple[Tensor, ...]:
+    def exact(self, rows: Tensor | slice, frame: int, doubt: Tensor) -> tuple[Tensor, ...]:
         """The same for some rows in float64, rounded.
 
         Raises:
             ArithmeticError: there is no finite result.
         """
-        *again, whole = self._solve(rows, torch.float64)
+        *again, whole = self._solve(rows, torch.float64, doubt)
         if not bool(whole.all() & all(value.isfinite().all() for value in again)):
             raise ArithmeticError(f"its networks give no finite motion in frame {frame} of this batch")
         like = self.both.dtype
         return tuple(value.clamp(max=torch.finfo(like).max).to(like) for value in again)
 
-    def _solve(self, rows: Tensor | slice, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def _solve(self, rows: Tensor | slice, dtype: torch.dtype, doubt: Tensor) -> tuple[Tensor, ...]:
         """The same for some rows with torch, and which of them are good [R]."""
         means, logvars = self.both[..., rows].to(dtype).transpose(2, 3).chunk(2, -1)
         if self.bound is not None:
             logvars = self.bound * (logvars / self.bound).tanh()
-        solved = solve_rows(means, logvars)
-        return solved.mean, *diagonal_uncertainty(solved.variance, solved.contrasts), solved.good
+        doubt = doubt.to(dtype)
+        solved = solve_rows(means, logvars, doubt)
+        return solved.mean, *diagonal_uncertainty(solved.variance, solved.contrasts, doubt), solved.good
+
+
+def _in_batches(work: Callable[[dict[str, Tensor]], tuple[dict[str, Tensor], ...]], frames: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ...]:
+    """What `work` makes of frames [F, ...], FRAMES at a time, the last ones filled up."""
+    count, size = len(frames["exp"]), FRAMES[frames["exp"].device.type]
+    spare = -count % size
+    filled = {name: torch.cat([x, x[-1:].expand(spare, *x.shape[1:])]) if spare else x for name, x in frames.items()}
+    each = [work({k: x[f : f + size] for k, x in filled.items()}) for f in range(0, count, size)]
+    return tuple({name: torch.cat([part[name] for part in parts])[:count] for name in parts[0]} for parts in zip(*each))
 
 
 def _added(rest: np.ndarray, delta: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ class Solved(NamedTuple):
         mean: [R, L] fused mean x.
         good: [R] bool; False where rounding spoilt the factor or a number is not finite.
         centre: [R, V, L] the views' means m_v.
-        variance: [R, V, L] diagonal aleatoric variances D_v.
+        variance: [R, V, L] diagonal aleatoric variances D_v, with what doubt adds.
         contrasts: [R, V, T-1, L] the factors U_v of the epistemic covariances.
         factor: [R, V(T-1), V(T-1)] Cholesky factor of the system, lower.
         answer: [R, V(T-1)] its solution y.
@@ -64,16 +64,19 @@ def helmert(members: int, like: Tensor) -> Tensor:
     return torch.tensor(_helmert(members), dtype=like.dtype, device=like.device).reshape(members - 1, members)
 
 
-def solve_rows(means: Tensor, logvars: Tensor) -> Solved:
+def solve_rows(means: Tensor, logvars: Tensor, doubt: Tensor | None = None) -> Solved:
     """Fuse V views of T members each. T = 1 is the precision-weighted mean of diagonal Gaussians.
 
     Args:
         means: [V, T, R, L] member means.
         logvars: [V, T, R, L] member log-variances.
+        doubt: [V] what the views' aleatoric variances are multiplied with (`doubt.Doubt`); None: 1.
     """
     views, members, rows, _ = means.shape
     centre = means.mean(1).transpose(0, 1)
     variance = logvars.exp().mean(1).transpose(0, 1)
+    if doubt is not None:
+        variance = variance * doubt[:, None]
     contrasts = torch.tensordot(helmert(members, means) / max(members - 1, 1) ** 0.5, means, ([1], [1]))
     contrasts = contrasts.permute(2, 1, 0, 3).contiguous()  # U, [R, V, T-1, L]
     precision = 1 / variance
@@ -164,7 +167,7 @@ def fuse(means: Tensor, logvars: Tensor) -> Tensor:
     return _Fusion.apply(means, logvars)
 
 
-def diagonal_uncertainty(variance: Tensor, contrasts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def diagonal_uncertainty(variance: Tensor, contrasts: Tensor, doubt: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """One aleatoric and one epistemic variance per row and each view's share, out of the diagonals of the views' covariances.
 
     With d_v and e_v the aleatoric and epistemic diagonals, s_v = d_v + e_v and A_v = s_v^-1 / sum_u s_u^-1 the fused
@@ -174,6 +177,7 @@ def diagonal_uncertainty(variance: Tensor, contrasts: Tensor) -> tuple[Tensor, T
 
     Args:
         variance, contrasts: as in `Solved`.
+        doubt: [V] as for `solve_rows`; what it added to D_v is epistemic: it tells of what the avatar never saw.
 
     Returns:
         aleatoric [R], epistemic [R], in squared units of the state; shares [R, V], their sum 1.
@@ -182,4 +186,5 @@ def diagonal_uncertainty(variance: Tensor, contrasts: Tensor) -> tuple[Tensor, T
     precision = 1 / (variance + spread)
     share = precision / precision.sum(1, keepdim=True)
     square = share.square()
-    return (square * variance).sum(1).mean(1), (square * spread).sum(1).mean(1), share.mean(2)
+    own = variance if doubt is None else variance / doubt[:, None]
+    return (square * own).sum(1).mean(1), (square * (spread + (variance - own))).sum(1).mean(1), share.mean(2)

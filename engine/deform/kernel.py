@@ -142,12 +142,13 @@ def _block(u, precision, total, k, v, w, weight, scaled, matrix):  # type: ignor
 
 
 @_compiled
-def fuse_rows(both, bound, mean, aleatoric, epistemic, shares, good):  # type: ignore[no-untyped-def]
+def fuse_rows(both, bound, doubt, mean, aleatoric, epistemic, shares, good):  # type: ignore[no-untyped-def]
     """Fuse R rows of V views with T members each, in float32.
 
     Args:
         both: [V, T, 2 L, R]; the first L channels are the member means, the others their log-variances.
         bound: float32 b, log-variances pass b tanh(v / b); 0 leaves them as they are.
+        doubt: [V] float32, what the views' aleatoric variances are multiplied with; what that adds counts as epistemic.
         mean: [L, R] out, the fused mean.
         aleatoric, epistemic: [R] out, as `fusion.diagonal_uncertainty`; shares: [V, R] out, likewise.
         good: [R] uint8 out, 0 where rounding spoilt the factor.
@@ -208,19 +209,20 @@ def fuse_rows(both, bound, mean, aleatoric, epistemic, shares, good):  # type: i
                 for t in range(members):
                     _variances(both[v, t, latent + k, first : first + LANES], bound, variance[v])
                 for l in range(LANES):
-                    variance[v, l] /= count
+                    variance[v, l] = variance[v, l] / count * doubt[v]
                     d = variance[v, l]
                     centre[v, k, l] = a[l] / count
                     precision[v, k, l] = _ONE / d
                     total[k, l] += precision[v, k, l]
                     b[l] += _ONE / (d + spread[v, l])
             for v in range(views):
+                own = _ONE / doubt[v]
                 for l in range(LANES):
                     d = variance[v, l]
                     share = _ONE / ((d + spread[v, l]) * b[l])
                     sums[v, l] += share
-                    sum_a[l] += share * share * d
-                    sum_e[l] += share * share * spread[v, l]
+                    sum_a[l] += share * share * d * own
+                    sum_e[l] += share * share * (spread[v, l] + d * (_ONE - own))
 
             for v in range(views):
                 _pull(precision, centre[:, k], total, k, v, a)

@@ -261,11 +261,6 @@ class BranchNetwork(nn.Module):
             *gates,
         )
 
-    def statistics(self, means: Tensor, views: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """View -> mean and log-variance [T,F,M,L] of all members (eq. 8) for Gaussians at [M,3]; see `forward`. Nothing is fused."""
-        position = self.field(means)
-        return self._statistics(means, position, self.gates(position) if self.branch == "face" else (None, None), views, None)
-
     def _statistics(
         self, means: Tensor, position: Tensor, gates: tuple[Tensor | None, Tensor | None], views: Mapping[str, Tensor],
         members: int | Mapping[str, int] | None,

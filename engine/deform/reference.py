@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .doubt import GAIN
 from .parameters import CONV_STRIDE, LEAK, MEANS_FACTOR, PLANES, VIEWS
 
 
@@ -43,6 +44,7 @@ def deform(
     views: Mapping[str, np.ndarray],
     logvar_bound: float | None = None,
     dtype: torch.dtype = torch.float64,
+    known: Mapping[str, np.ndarray] | None = None,
 ) -> ReferenceMotion:
     """Motion of every Gaussian of a branch in one frame.
 
@@ -53,14 +55,23 @@ def deform(
         views: one frame: audio [8,29,16], exp [1,64], style [1,64]; for the face emotion [1,128] and au [6].
         logvar_bound: b of b * tanh(v / b), or None.
         dtype: float32 or float64, used throughout.
+        known: the avatar's `doubt.*` tensors (ours; `doubt.py` has the formulas), other names are ignored; None: none.
     """
     net = {name: torch.as_tensor(np.array(tensor), dtype=dtype) for name, tensor in network.items()}
     frame = {name: torch.as_tensor(np.array(view), dtype=dtype) for name, view in views.items()}
     place = torch.as_tensor(np.array(means), dtype=dtype)
+    doubt = dict.fromkeys(VIEWS[branch], 1.0)
+    for view in VIEWS[branch]:
+        if known is not None and f"doubt.{view}.mean" in known:
+            parts = {x: torch.as_tensor(np.array(known[f"doubt.{view}.{x}"]), dtype=dtype) for x in ("mean", "scale", "basis", "values", "rest")}
+            frame[view], doubt[view] = doubted(parts, frame[view])
 
     position = plane_field(net, "field", place)  # H [N,64]
     inputs = view_inputs(branch, net, frame, place, position)
-    states = [total_covariance(*members(net, view, inputs[view], logvar_bound)) for view in VIEWS[branch]]
+    states = []
+    for view in VIEWS[branch]:
+        mean, aleatoric, epistemic = total_covariance(*members(net, view, inputs[view], logvar_bound))
+        states.append((mean, aleatoric, epistemic + (doubt[view] - 1) * aleatoric))  # what was never seen is epistemic
     fused = fuse([mean for mean, _, _ in states], [aleatoric + epistemic for _, aleatoric, epistemic in states])
     aleatoric, epistemic, shares = state_uncertainty(
         [aleatoric.diagonal(dim1=1, dim2=2) for _, aleatoric, _ in states],
@@ -73,6 +84,23 @@ def deform(
     d_quats = head(net, "quats", state).numpy() if branch == "face" else None
     d_scales = head(net, "scales", state).numpy() if branch == "face" else None
     return ReferenceMotion(d_means.numpy(), d_quats, d_scales, aleatoric.numpy(), epistemic.numpy(), shares.numpy())
+
+
+def doubted(known: Mapping[str, Tensor], frame: Tensor) -> tuple[Tensor, float]:
+    """A view's frame [W, ...] as it most probably was without its noise, and what its aleatoric variance is multiplied with.
+
+    The film's covariance of z = (x - mean) / scale is C = B^T diag(l) B + r (I - B^T B); with noise n in every direction the
+    posterior mean is C (C + n I)^-1 z, and trace(C - C (C + n I)^-1 C) of trace(C) stays unknown.
+    """
+    z = ((frame.flatten(1) - known["mean"]) / known["scale"]).T  # [D,W]
+    basis, count, size = known["basis"], *known["basis"].shape
+    one = torch.eye(size, dtype=z.dtype)
+    beside = one - basis.T @ basis
+    noise = ((beside @ z).square().sum(0).mean() / (size - count) - known["rest"][0]).clamp(min=0)
+    film = basis.T @ torch.diag(known["values"]) @ basis + known["rest"][0] * beside
+    keeps = film @ torch.linalg.inv(film + noise * one) if noise > 0 else one
+    left = (film - keeps @ film).trace() / film.trace()
+    return ((keeps @ z).T * known["scale"] + known["mean"]).view_as(frame), float(1 + GAIN * left)
 
 
 def linear(net: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ def _solve(factor, inverse, side, lane, zero, FIRST: tl.constexpr, HERE: tl.cons
 
 @triton.jit(do_not_specialize=["rows"])  # another number of rows is not another kernel
 def fuse_kernel(
-    packed, mean, summary, rows,
+    packed, doubt, mean, summary, rows,
     VIEWS: tl.constexpr, PER: tl.constexpr, GROUPS: tl.constexpr, LATENT: tl.constexpr, SLOTS: tl.constexpr,
     FIRST: tl.constexpr, HERE: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
@@ -176,6 +176,7 @@ def fuse_kernel(
 
     Args:
         packed: see `Layout`.
+        doubt: [V] what the packed variances were multiplied with.
         mean: [L, R] out.
         summary: [3 + V, R] out: aleatoric, epistemic, 1 for good rows and 0 for others, and the views' shares.
         rows: R.
@@ -285,6 +286,9 @@ def fuse_kernel(
         finite += fused - fused
         tl.store(into, fused, mask=row < rows)
         into += rows
+    own = sum_a / tl.load(doubt + view, mask=view < VIEWS, other=1.0)
+    sum_e += sum_a - own
+    sum_a = own
     found = tl.where(lane == 0, tl.sum(sum_a, 1)[:, None], tl.sum(sum_e, 1)[:, None]) / (PER * LATENT)
     finite += tl.sum(found - found, 1)
     spoilt = (tl.min(whole, 1) == 0) | (finite != 0)
@@ -295,13 +299,14 @@ def fuse_kernel(
     tl.store(own, share / LATENT, mask=(lane % PER == 0) & (view < VIEWS) & (place < rows))
 
 
-def fuse_packed(layout: Layout, packed: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def fuse_packed(layout: Layout, packed: Tensor, rows: int, doubt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Fuse R rows that lie packed.
 
     Args:
         layout: of `packed`; it must fit (`Layout.fits`).
         packed: [ceil(R / group), L, slots, group], float32.
         rows: R.
+        doubt: [V] what the packed variances were multiplied with.
 
     Returns:
         mean [L, R], aleatoric [R], epistemic [R], shares [V, R] (as `fusion.diagonal_uncertainty`), good [R] bool: False where
@@ -309,7 +314,7 @@ def fuse_packed(layout: Layout, packed: Tensor, rows: int) -> tuple[Tensor, Tens
     """
     mean, summary = packed.new_empty(layout.latent, rows), packed.new_empty(3 + layout.views, rows)
     with torch.cuda.device_of(packed):
-        fuse_kernel[(len(packed),)](packed, mean, summary, rows, **fuse_constants(layout), num_warps=1)
+        fuse_kernel[(len(packed),)](packed, doubt.contiguous(), mean, summary, rows, **fuse_constants(layout), num_warps=1)
     return mean, summary[0], summary[1], summary[3:], summary[2] > 0
 
 
@@ -329,7 +334,9 @@ def fuse_constants(layout: Layout) -> dict[str, int | tuple[int, ...]]:
     }
 
 
-def fuse_rows(both: Tensor, variance: Tensor, group: int = GROUP) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """`fuse_packed` of rows as `kernel.fuse_rows` takes them: both [V, T, >=L, R], variance [V, L, R]."""
+def fuse_rows(
+    both: Tensor, variance: Tensor, group: int = GROUP, doubt: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`fuse_packed` of rows as `kernel.fuse_rows` takes them: both [V, T, >=L, R], variance [V, L, R] with the doubt [V] in it."""
     layout = Layout(*both.shape[:2], variance.shape[1], group)
-    return fuse_packed(layout, pack(both, variance, group), both.shape[-1])
+    return fuse_packed(layout, pack(both, variance, group), both.shape[-1], variance.new_ones(len(both)) if doubt is None else doubt)

@@ -39,6 +39,7 @@ class PackedBranch(Branch):
         rows: slice,
         inputs: Mapping[str, Tensor],
         fresh: Mapping[str, list[bool]],
+        doubts: Tensor,
         out: Mapping[str, Tensor],
         stopped: Callable[[], bool] | None,
     ) -> None:
@@ -53,23 +54,24 @@ class PackedBranch(Branch):
             for number, (view, x) in enumerate(inputs.items()):
                 if fresh[view][frame]:
                     members(own.views[view], number, x[frame], own.layout, own.packed, own.count)
-            mean, aleatoric, epistemic, shares, good[frame] = fuse_packed(own.layout, own.packed, own.count)
+                    own.packed[:, :, own.layout.variance_slot(number)] *= doubts[frame, number]
+            mean, aleatoric, epistemic, shares, good[frame] = fuse_packed(own.layout, own.packed, own.count, doubts[frame])
             out["aleatoric"][frame, rows], out["epistemic"][frame, rows], out["shares"][frame, rows] = aleatoric, epistemic, shares.T
             for name, value in self._decoded(own.state, mean.T).items():
                 out[name][frame, rows] = value
         spoilt = (~good).nonzero()
         for frame in spoilt[:, 0].unique().tolist():
-            self._again(own, rows.start, spoilt[spoilt[:, 0] == frame, 1], frame, inputs, out)
+            self._again(own, rows.start, spoilt[spoilt[:, 0] == frame, 1], frame, inputs, doubts[frame], out)
 
     def _again(
-        self, own: _Rows, start: int, bad: Tensor, frame: int, inputs: Mapping[str, Tensor], out: Mapping[str, Tensor]
+        self, own: _Rows, start: int, bad: Tensor, frame: int, inputs: Mapping[str, Tensor], doubt: Tensor, out: Mapping[str, Tensor]
     ) -> None:
         """A frame's rows that float32 spoils, fused in float64."""
         fuse = Fuse(len(inputs), self.sizes.members, self.sizes.latent, self.bound, own.state[bad])
         for number, (view, x) in enumerate(inputs.items()):
             first = own.first[view] if len(own.first[view]) == 1 else own.first[view][bad]
             self._members(view, x[frame], first, own.gain[view][bad] if view in own.gain else None, fuse.both[number])
-        fused, *summary = fuse.exact(slice(None), frame)
+        fused, *summary = fuse.exact(slice(None), frame, doubt)
         where = bad + start
         for name, value in zip(("aleatoric", "epistemic", "shares"), summary):
             out[name][frame, where] = value

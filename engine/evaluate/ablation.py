@@ -32,7 +32,7 @@ def variant(config: TrainConfig, name: str) -> TrainConfig:
     """The settings that train a variant."""
     without, uncertain = VARIANTS[name]
     config = replace(config, without=without)
-    return config if uncertain else replace(config, members=1, logvar_bound=_EVEN, likelihood=0.0, weigh_steps=0)
+    return config if uncertain else replace(config, members=1, logvar_bound=_EVEN, likelihood=0.0, agree_steps=0, doubt=False)
 
 
 def train_variants(

@@ -107,8 +107,8 @@ class Subject:
         return found
 
     def equal_weights(self) -> Avatar:
-        """The same avatar with every view weighing the same in the fusion, whatever its variance: what the uncertainty is held against."""
-        tensors = dict(self.avatar.tensors)
+        """The same avatar with every view weighing the same in the fusion, whatever its variance or doubt: what the uncertainty is held against."""
+        tensors = {name: value for name, value in self.avatar.tensors.items() if not name.startswith("doubt.")}
         for name, value in tensors.items():
             if name.endswith(".logvar.weight"):
                 tensors[name] = np.zeros(value.shape, np.float32)

@@ -40,8 +40,10 @@ class TrainConfig:
 
     Attributes:
         mouth, face: see BranchPlan.
-        weigh_steps: steps in which the views' networks learn what their uncertainty is to say, see `weigh` (paper: none; ours). weigh_rate:
-            Adam's for the log-variances, falling to 0. weigh_gain: how much more variance there is for noise as large as the signal (ours).
+        agree_steps: steps in which a view's members learn to agree on the film, see `agree` (paper: none; ours). agree_rate: Adam's, falling to 0
+            (ours).
+        doubt: the avatar gets to know what its views are in the film, and later trusts a view less that has anything beside it, see
+            `deform.doubt` (paper: no; ours).
         fuse_steps: both together, geometry and motion kept; SH and opacity of the face and SH of the mouth train (paper: 10,000).
         seed: of everything random (ours).
 
@@ -97,9 +99,9 @@ class TrainConfig:
 
     mouth: BranchPlan = BranchPlan(2600, 400, 2200, 500, 800)
     face: BranchPlan = BranchPlan(8000, 1200, 7000, 3600, 4200)
-    weigh_steps: int = 500
-    weigh_rate: float = 1e-2
-    weigh_gain: float = 4.0
+    agree_steps: int = 200
+    agree_rate: float = 2e-3
+    doubt: bool = True
     fuse_steps: int = 800
     seed: int = 0
 
@@ -165,7 +167,7 @@ class TrainConfig:
     def quick(cls) -> TrainConfig:
         """Minutes on a processor, to see whether the data is right."""
         return replace(
-            cls(), mouth=BranchPlan(600, 150, 540, 300, 400), face=BranchPlan(1800, 500, 1650, 2200, 2500), weigh_steps=150, fuse_steps=200,
+            cls(), mouth=BranchPlan(600, 150, 540, 300, 400), face=BranchPlan(1800, 500, 1650, 2200, 2500), agree_steps=100, fuse_steps=200,
             members=3, grow_before_end=300, preview_every=300, preset="quick",
         )  # fmt: skip
 
@@ -173,8 +175,8 @@ class TrainConfig:
     def paper(cls) -> TrainConfig:
         """The paper's sizes and schedule; for a graphics card."""
         return replace(
-            cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), weigh_steps=0,
-            fuse_steps=10_000, members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
+            cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), agree_steps=0,
+            doubt=False, fuse_steps=10_000, members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
             still_hair=False, swapped=0.0, rest=0.0, details=0.0,
             planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, attention=1e-4, log_every=100, preview_every=2500,
             checkpoint_every=1000, preset="paper",
@@ -197,7 +199,7 @@ class TrainConfig:
     @property
     def total(self) -> int:
         """Steps of all parts."""
-        return self.mouth.steps + self.face.steps + self.weigh_steps + self.fuse_steps
+        return self.mouth.steps + self.face.steps + self.agree_steps + self.fuse_steps
 
     def as_json(self) -> str:
         """All values, sorted by name."""

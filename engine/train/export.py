@@ -11,7 +11,8 @@ import torch
 
 from ..avatar import EMOTIONS, Avatar, AvatarMeta, save_avatar
 from ..dataset import Frame
-from ..deform.parameters import branch_tensors, read_sizes
+from ..deform.doubt import Known
+from ..deform.parameters import VIEWS, branch_tensors, read_sizes
 from .trainer import Trainer
 
 LANDMARKS = {
@@ -36,6 +37,9 @@ def save(trainer: Trainer, path: Path, created: str | None = None) -> Avatar:
         tensors |= silenced(scene.nets[branch].to_tensors(), branch, trainer.config.without)
         if not splats.moving.all():
             tensors[f"{branch}.moving"] = splats.moving.nonzero()[:, 0].cpu().numpy().astype(np.int32)
+    if trainer.config.doubt:
+        known = {view: Known.of_film(material.film(view)) for view in VIEWS["face"]}
+        tensors |= {name: value for view, one in known.items() if one is not None for name, value in one.tensors(view).items()}
     frame = calm(trainer)
     tensors |= {f"landmarks.{name}": rows for name, rows in _named(trainer, frame).items()}
     tensors["thumbnail"] = _thumbnail(trainer, frame)
@@ -86,7 +90,7 @@ def provenance(trainer: Trainer) -> str:
     starts = ", ".join(f"{branch}: {kind}" for branch, kind in trainer.starts.items())
     lines.append(
         f"Trained on {len(material.train)} pictures of {material.size[0]} x {material.size[1]} ({config.preset}; {config.mouth.steps} + "
-        f"{config.face.steps} + {config.weigh_steps} + {config.fuse_steps} steps; Gaussians began at {starts}); {material.sources.origin}."
+        f"{config.face.steps} + {config.agree_steps} + {config.fuse_steps} steps; Gaussians began at {starts}); {material.sources.origin}."
     )
     if "mouth" not in trainer.scene.splats:
         lines.append("No picture shows the inside of the mouth: there is none.")

@@ -66,9 +66,6 @@ class Material:
         self._frames = {frame.number: frame for frames in data.splits.values() for frame in frames}
         self._row = {number: row for row, number in enumerate(self._frames)}
         self._views = self._heard(without)
-        rows = [self._row[frame.number] for frame in self.train]
-        deviations = {view: values[rows].std(0, correction=0, keepdim=True) for view, values in self._views.items()}
-        self._spread = {view: deviation.clamp(min=0.1 * float(deviation.mean())) for view, deviation in deviations.items()}
         self._kept: OrderedDict[int, Shown] = OrderedDict()
         self._room = max(8, memory // (4 * 12 * data.width * data.height))
 
@@ -94,10 +91,10 @@ class Material:
         row = self._row[frame.number]
         return {view: values[row : row + 1] for view, values in self._views.items()}
 
-    def spread(self, view: str) -> Tensor:
-        """How far each number of a view goes from its mean over the training pictures, as one standard deviation [1, ...]; at least a tenth of
-        the view's mean one, so that what stands still in the data is not taken for certain."""
-        return self._spread[view]
+    def film(self, view: str) -> np.ndarray:
+        """A view of all training pictures in the order of time, [F, ...]."""
+        rows = [self._row[frame.number] for frame in sorted(self.train, key=lambda frame: frame.time)]
+        return self._views[view][rows].cpu().numpy()
 
     def camera(self, frame: Frame) -> Tensor:
         """[1,4,4] world to camera."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..dataset import Frame
 from ..files import atomic_write
 from .material import spaced
-from .trainer import FUSE, WEIGH, Trainer
+from .trainer import AGREE, FUSE, Trainer
 
 COLUMNS = 6
 SMALLEST = 160
@@ -98,8 +98,8 @@ def write(trainer: Trainer, folder: Path, lines: list[dict[str, Any]], about: di
     curves = [
         ("PSNR of held-out pictures, dB", [("whole picture", "psnr"), ("head", "psnr_head")], "seconds", "cpu"),
         ("PSNR of held-out pictures, dB", [("whole picture", "psnr"), ("head", "psnr_head")], "steps", "step"),
-        ("Loss of the pictures", [(part, f"picture:{part}") for part in trainer.parts if part != WEIGH], "steps", "step"),
-        ("Gaussians", [(part, f"count:{part}") for part in trainer.parts if part not in (WEIGH, FUSE)], "steps", "step"),
+        ("Loss of the pictures", [(part, f"picture:{part}") for part in trainer.parts if part != AGREE], "steps", "step"),
+        ("Gaussians", [(part, f"count:{part}") for part in trainer.parts if part not in (AGREE, FUSE)], "steps", "step"),
     ]
     body = "".join(f"<h2>{title}</h2>{_curves(lines, series, axis, along)}" for title, series, axis, along in curves)
     shown = "".join(

@@ -1,4 +1,4 @@
-"""The steps of training: mouth, face, what their uncertainty says, then both (paper sec 2.4)."""
+"""The steps of training: mouth, face, agreement of the members, then both branches (paper sec 2.4)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..dataset import Frame
 from ..deform.networks import BranchNetwork, BranchOutput
 from ..deform.parameters import LEAK, NetworkSizes
+from .agree import Agreement
 from .config import BranchPlan, TrainConfig
 from .densify import Densifier, Rules
 from .losses import alpha_loss, attention_loss, details_loss, likelihood_loss, motion_size, picture_loss, state_variance
@@ -19,9 +20,8 @@ from .perceptual import Lpips
 from .scene import Scene
 from .splats import Splats
 from .start import begin, outside_hair
-from .weigh import Weigher
 
-WEIGH, FUSE = "weigh", "fuse"
+AGREE, FUSE = "agree", "fuse"
 AUDIO_GATE = 8.0
 """What the first weights of both layers of the audio's attention are multiplied with: position features are small."""
 EMOTION_QUERY, EMOTION_PLANES = 4.0, 3.0
@@ -40,12 +40,12 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.scene = Scene(material, {}, {})
         self.mouthed = material.with_mouth(material.train)
-        self.parts: tuple[str, ...] = (("mouth",) if self.mouthed else ()) + ("face",) + ((WEIGH,) if config.weigh_steps else ()) + (FUSE,)
+        self.parts: tuple[str, ...] = (("mouth",) if self.mouthed else ()) + ("face",) + ((AGREE,) if config.agree_steps else ()) + (FUSE,)
         self.part, self.step = 0, 0
         self.starts: dict[str, str] = {}
         self.networks: torch.optim.Optimizer | None = None
         self.densifier: Densifier | None = None
-        self.weigher: Weigher | None = None
+        self.agreement: Agreement | None = None
         self.background = torch.tensor(config.background, device=material.device)
         self._begin()
 
@@ -71,13 +71,13 @@ class Trainer:
 
     def steps_of(self, part: str) -> int:
         """Steps of a part."""
-        own = {WEIGH: self.config.weigh_steps, FUSE: self.config.fuse_steps}
+        own = {AGREE: self.config.agree_steps, FUSE: self.config.fuse_steps}
         return own[part] if part in own else getattr(self.config, part).steps
 
     @property
     def phase(self) -> str:
-        """`static`, `single` (one random member), `ensemble` (all), `weigh` or `fuse`."""
-        if self.name in (WEIGH, FUSE):
+        """`static`, `single` (one random member), `ensemble` (all), `agree` or `fuse`."""
+        if self.name in (AGREE, FUSE):
             return self.name
         return "static" if self.step < self.plan.static_until else "single" if self.step < self.plan.ensemble_from else "ensemble"
 
@@ -95,12 +95,12 @@ class Trainer:
     @property
     def degree(self) -> int:
         """SH degree in use."""
-        return self.config.sh_degree if self.name in (WEIGH, FUSE) else min(self.config.sh_degree, self.step // self.config.sh_every)
+        return self.config.sh_degree if self.name in (AGREE, FUSE) else min(self.config.sh_degree, self.step // self.config.sh_every)
 
     def step_once(self) -> dict[str, float]:
         """One picture. Returns the losses (before their weights) and what a refinement did."""
-        if self.name == WEIGH:
-            found = {name: float(value) for name, value in self.weigher.step(self.step / self.steps, self.generator).items()}
+        if self.name == AGREE:
+            found = {name: float(value) for name, value in self.agreement.step(self.step / self.steps, self.generator).items()}
         else:
             found = self._fuse() if self.name == FUSE else self._branch(self.name)
         self.step += 1
@@ -116,12 +116,12 @@ class Trainer:
         if self.done:
             return
         config, name = self.config, self.name
-        if name in (WEIGH, FUSE):
+        if name in (AGREE, FUSE):
             for net in self.scene.nets.values():
                 net.requires_grad_(False)
             self.networks = self.densifier = None
-            self.weigher = Weigher(self.scene, config) if name == WEIGH else None
-        if name == WEIGH:
+            self.agreement = Agreement(self.scene, config) if name == AGREE else None
+        if name == AGREE:
             return
         if name == FUSE:
             self.scene.splats["face"].train(self._rates(("sh", "sh_rest", "opacities")))
@@ -284,7 +284,7 @@ class Trainer:
             "splats": {branch: splats.state() for branch, splats in self.scene.splats.items()},
             "nets": {branch: net.state_dict() for branch, net in self.scene.nets.items()},
             "networks": self.networks.state_dict() if self.networks is not None else None,
-            "weigher": None if self.weigher is None else self.weigher.state(),
+            "agreement": None if self.agreement is None else self.agreement.state(),
             "densifier": None if self.densifier is None else [self.densifier.sums, self.densifier.seen],
         }  # fmt: skip
 
@@ -299,10 +299,10 @@ class Trainer:
             net.load_state_dict(state["nets"][branch])
         if self.done:
             return
-        if self.name in (WEIGH, FUSE):
+        if self.name in (AGREE, FUSE):
             self._begin()
-            if self.weigher is not None:
-                self.weigher.restore(state["weigher"])
+            if self.agreement is not None:
+                self.agreement.restore(state["agreement"])
         else:
             self._install(self.name, self.scene.splats[self.name], self.scene.nets[self.name])
             self.networks.load_state_dict(state["networks"])

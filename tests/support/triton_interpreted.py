@@ -1,7 +1,7 @@
 """Run the Triton kernels on the processor, by Triton's interpreter, over the cases in a folder.
 
 A process of its own: TRITON_INTERPRET must be set before Triton is imported anywhere. Each <case>.npz holds the arguments
-of `fuse_rows` (both, variance, group), of `members` (see `packed`) or of `moved`; <case>.out.npz gets the results.
+of `fuse_rows` (both, variance, group, doubt), of `members` (see `packed`) or of `moved`; <case>.out.npz gets the results.
 
     TRITON_INTERPRET=1 python triton_interpreted.py FOLDER    # with the staged package on PYTHONPATH
 """
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ua3dtalk.engine.deform import fast
+from ua3dtalk.engine.deform.doubt import Known
 from ua3dtalk.engine.deform.triton_fusion import fuse_rows
 from ua3dtalk.engine.deform.triton_layout import Layout
 from ua3dtalk.engine.deform.triton_members import View, members
@@ -24,8 +25,9 @@ from ua3dtalk.engine.deform.triton_rows import PackedBranch
 
 def fused(case: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The fusion of rows."""
-    both, variance = (torch.from_numpy(case[name]) for name in ("both", "variance"))
-    return dict(zip(("mean", "aleatoric", "epistemic", "shares", "good"), (x.numpy() for x in fuse_rows(both, variance, int(case["group"])))))
+    both, variance, doubt = (torch.from_numpy(case[name]) for name in ("both", "variance", "doubt"))
+    found = fuse_rows(both, variance, int(case["group"]), doubt)
+    return dict(zip(("mean", "aleatoric", "epistemic", "shares", "good"), (x.numpy() for x in found)))
 
 
 def packed(case: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -46,6 +48,10 @@ def moved(case: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     bound = float(case["bound"]) or None
     avatar = networks.make_avatar(networks.SMALL, (9, 5), moving=True, offset=float(case["offset"]), bound=bound)
     views = networks.make_views(networks.SMALL, 3)
+    if case["film"].any():
+        for view in ("exp", "emotion"):
+            avatar.tensors |= Known.of_film(networks.make_views(networks.SMALL, 40, seed=7)[view]).tensors(view)
+            views[view] = 2 * views[view]
     for name in ("style", "emotion"):
         views[name][1] = views[name][0]  # not evaluated again
     found, plain = {}, fast._branch
