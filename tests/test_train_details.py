@@ -1,4 +1,5 @@
-"""What lets lips and lids begin to move (`engine/train`): Gaussians that rest, boxes that count more, a start on a head's front."""
+"""What lets lips and lids begin to move (`engine/train`): Gaussians that rest, boxes that count more, a start on a head's front; and the mouth's
+lining, which is there when they open wide."""
 
 from __future__ import annotations
 
@@ -74,3 +75,23 @@ def test_a_hull_begins_on_the_front(material: Material) -> None:
     x, y, z = splats.parameters["means"].detach().numpy().T
     front = (FRONT[0] + FRONT[1] * y + FRONT[2] * x**2 + FRONT[3] * y**2).clip(BACK)
     assert told == "hull" and len(z) == 400 and np.abs(z - front).max() < 5 * THICK
+
+
+def test_the_mouth_goes_on_behind_the_lips(material: Material) -> None:
+    opened = {}
+    for lining in (0.0, 0.05):
+        config = replace(FEW, mouth=BranchPlan(100, 40, 90, 200, 200), lining=lining, start="depth")
+        trainer = Trainer(material, config)
+        while trainer.name == "mouth":
+            trainer.step_once()
+        shares, errors = [], []
+        for frame in trainer.mouthed[::3]:
+            shown = material.shown(frame)
+            assert bool((shown.hidden >= shown.ring).all()) and float((shown.ring * shown.mouth).sum()) == 0 < float(shown.ring.sum())
+            with torch.no_grad():
+                drawn = trainer.scene.draw_branch("mouth", frame, trainer.scene.motion("mouth", frame), 0, trainer.background)
+            shares.append(float(((1 - drawn.alphas[0]) * shown.ring).sum() / shown.ring.sum()))
+            errors.append(float(((drawn.colors[0] - shown.truth).abs().mean(-1) * shown.mouth).sum() / shown.mouth.sum()))
+        opened[lining] = np.mean(shares), np.mean(errors)
+    assert opened[0.05][0] < 0.7 * opened[0.0][0], opened
+    assert opened[0.05][1] < 1.6 * opened[0.0][1], "what is seen of the mouth is learned as well"

@@ -22,7 +22,7 @@ class BranchPlan:
         steps: pictures in all (paper: 50,000).
         static_until: before this step nothing moves (paper: 3,000).
         ensemble_from: from this step on all members and the whole fusion; between the two one random member of each view with its
-            diagonal variance (paper: 15,000).
+            diagonal variance (paper: 15,000; much later costs .1 dB, for a member then sees a T-th of the pictures).
         points: Gaussians to begin with (paper: 2,000 for the face).
         most: where it stops growing; 0: nowhere (paper).
     """
@@ -82,7 +82,9 @@ class TrainConfig:
         rest, details: of a face that did not begin on a `depth`, for with a real video's poses lips else hardly begin to move (paper: none; ours).
             rest: share of its moving steps, from the first, in which the Gaussians' own values rest: where they follow each picture, they leave the
             motion nothing to learn from. details: weight of L1 in the boxes of lips and eyes, beside the whole picture's.
-        motion: of the mean of |motion| (paper). alpha: of alpha against the mask (paper). attention: of audio and AU attention where there must
+        motion: of the mean of |motion| (paper). alpha: of alpha against the mask (paper). lining: of what the
+            mouth's alpha lacks to 1 in a ring round the visible mouth, behind the lips: where they open wider than in the film, the background
+            would show (paper: none; ours). attention: of audio and AU attention where there must
             be none: hair for both, the box of the lips for AUs (paper: 1e-4; ours: 0, for in some thousand steps it closes the AUs' attention
             everywhere, from .5 to .01, before blinks are learned). attention_from: share of the face's moving steps before which it does
             not count: motion begins at none, so at first nothing else would pull at the attention, and a ReLU that it closes stays closed (ours).
@@ -97,8 +99,8 @@ class TrainConfig:
         pictures_mb: memory for decoded pictures. preset: what these settings are called.
     """
 
-    mouth: BranchPlan = BranchPlan(2600, 400, 2200, 500, 800)
-    face: BranchPlan = BranchPlan(8000, 1200, 7000, 3600, 4200)
+    mouth: BranchPlan = BranchPlan(2600, 400, 800, 600, 800)
+    face: BranchPlan = BranchPlan(8000, 1200, 2400, 3600, 4200)
     agree_steps: int = 200
     agree_rate: float = 2e-3
     doubt: bool = True
@@ -147,6 +149,7 @@ class TrainConfig:
     details: float = 0.5
     motion: float = 1e-5
     alpha: float = 1e-3
+    lining: float = 0.05
     attention: float = 0.0
     attention_from: float = 0.5
     lpips_lips: float = 0.01
@@ -177,7 +180,7 @@ class TrainConfig:
         return replace(
             cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), agree_steps=0,
             doubt=False, fuse_steps=10_000, members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
-            still_hair=False, swapped=0.0, rest=0.0, details=0.0,
+            still_hair=False, swapped=0.0, rest=0.0, details=0.0, lining=0.0,
             planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, attention=1e-4, log_every=100, preview_every=2500,
             checkpoint_every=1000, preset="paper",
         )  # fmt: skip

@@ -18,8 +18,10 @@ from ..files import file_hash
 from ..views import TrackStore
 from .sources import Sources
 
-RING = 0.04
-"""Of the picture's height: so far round the mouth what lies behind the lips is nobody's business."""
+RING = 0.05
+"""Width of the ring round the visible mouth, of the picture's height."""
+HIDDEN = 2
+"""Rings round it in which what lies behind the lips is nobody's business."""
 LEAST_MOUTH = 5e-4
 """Share of the pixels that must show the inside of the mouth for a picture to teach it."""
 EYES, LIPS = (slice(36, 42), slice(42, 48)), slice(48, 68)
@@ -27,8 +29,8 @@ EYES, LIPS = (slice(36, 42), slice(42, 48)), slice(48, 68)
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A picture: truth, behind [H,W,3] in 0..1; face, hair, mouth, ring (round the mouth), lips, eyes (their boxes) [H,W] 0 or 1; all
-    float32."""
+    """A picture: truth, behind [H,W,3] in 0..1; face, hair, mouth, ring (round the mouth), hidden (the rings behind which nobody
+    looks), lips, eyes (their boxes) [H,W] 0 or 1; all float32."""
 
     truth: Tensor
     behind: Tensor
@@ -36,6 +38,7 @@ class Shown:
     hair: Tensor
     mouth: Tensor
     ring: Tensor
+    hidden: Tensor
     lips: Tensor
     eyes: Tensor
 
@@ -109,16 +112,20 @@ class Material:
         self._kept.move_to_end(frame.number)
         return self._kept[frame.number]
 
+    def ring(self, frame: Frame, widths: int = 1) -> np.ndarray:
+        """[H,W] bool: the face round the visible mouth, so many RINGs wide."""
+        masks = self.data.masks(frame)
+        reach = max(2, round(widths * RING * self.size[1]))
+        return binary_dilation(masks.mouth, iterations=reach) & ~masks.mouth & (masks.face | masks.hair)
+
     def _read(self, frame: Frame) -> Shown:
         masks = self.data.masks(frame)
-        reach = max(2, round(RING * self.size[1]))
-        near = binary_dilation(masks.mouth, iterations=reach) & ~masks.mouth & (masks.face | masks.hair)
         points = self.data.landmarks[frame.number]
         lips, eyes = _boxes(masks.face.shape, [points[LIPS]]), _boxes(masks.face.shape, [points[eye] for eye in EYES])
         tensor = lambda value, scale=1.0: torch.from_numpy(np.asarray(value, np.float32) / scale).to(self.device)  # noqa: E731
         return Shown(
             tensor(self.data.picture(frame), 255), tensor(self.data.behind(frame), 255),
-            *(tensor(mask) for mask in (masks.face, masks.hair, masks.mouth, near, lips, eyes)),
+            *(tensor(mask) for mask in (masks.face, masks.hair, masks.mouth, self.ring(frame), self.ring(frame, HIDDEN), lips, eyes)),
         )  # fmt: skip
 
     def with_mouth(self, frames: list[Frame]) -> list[Frame]:

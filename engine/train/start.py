@@ -40,9 +40,9 @@ def begin(branch: str, material: Material, config: TrainConfig, random: np.rando
     if kind == "depth" and not has_depth:
         raise UserError(f"{material.data.folder} has no depth to begin with.", "Set `start` to hull or random.")
     if kind == "depth":
-        means, colors = _surface(branch, material, frames, count, random)
+        means, colors = _surface(branch, material, frames, count, config.lining > 0, random)
     elif kind == "hull":
-        means, colors = _hull(branch, material, frames, count, random)
+        means, colors = _hull(branch, material, frames, count, config.lining > 0, random)
     else:
         means, colors = random.uniform(-CUBE, CUBE, (count, 3)), random.uniform(0.3, 0.7, (count, 3))
     return Splats.at(means, colors, config.sh_degree).to(material.device), kind
@@ -68,25 +68,34 @@ def _pixels(points: np.ndarray, material: Material, frame: Frame) -> tuple[np.nd
     return inside, y[inside], x[inside]
 
 
-def _mask(branch: str, material: Material, frame: Frame) -> np.ndarray:
-    masks = material.data.masks(frame)
-    return masks.mouth if branch == "mouth" else masks.face | masks.hair
+def _seen(branch: str, material: Material, frame: Frame, lining: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Where a picture shows a branch [H,W] bool, and the picture [H,W,3] in 0..1. With a lining the mouth goes on behind the ring round it, in
+    its own usual colour."""
+    masks, picture = material.data.masks(frame), material.data.picture(frame) / 255.0
+    if branch == "face":
+        return masks.face | masks.hair, picture
+    if not lining or not masks.mouth.any():
+        return masks.mouth, picture
+    ring = material.ring(frame)
+    picture[ring] = np.median(picture[masks.mouth], 0)
+    return masks.mouth | ring, picture
 
 
 def _surface(
-    branch: str, material: Material, frames: list[Frame], count: int, random: np.random.Generator
+    branch: str, material: Material, frames: list[Frame], count: int, lining: bool, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of the mask of several pictures, taken back into space: [count,3] and their colours."""
     points, colors = [], []
     K, per_unit = material.data.K, float(material.data.info.get("metres_per_unit", 1.0))
     for frame in frames:
         depth = material.data.depth(frame) / per_unit
-        rows, columns = np.nonzero(_mask(branch, material, frame) & np.isfinite(depth) & (depth > 0))
+        mask, picture = _seen(branch, material, frame, lining)
+        rows, columns = np.nonzero(mask & np.isfinite(depth) & (depth > 0))
         z = depth[rows, columns]
         place = np.stack([(columns + 0.5 - K[0, 2]) / K[0, 0] * z, (rows + 0.5 - K[1, 2]) / K[1, 1] * z, z], 1)
         rotation, shift = frame.viewmat[:3, :3], frame.viewmat[:3, 3]
         points.append((place - shift) @ rotation)
-        colors.append(material.data.picture(frame)[rows, columns] / 255)
+        colors.append(picture[rows, columns])
     found, seen = np.concatenate(points), np.concatenate(colors)
     inside = np.abs(found).max(1) < 0.15  # depths at the edge of a mask may be the background's
     found, seen = found[inside], seen[inside]
@@ -97,14 +106,13 @@ def _surface(
 
 
 def _hull(
-    branch: str, material: Material, frames: list[Frame], count: int, random: np.random.Generator
+    branch: str, material: Material, frames: list[Frame], count: int, lining: bool, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random points that lie in the masks: [count,3] and their mean colours. Of the face, on the usual front of a head: few poses leave a hull as
     deep as the cube, and what lies behind lips would show when they open. Where nothing there is in the masks, anywhere."""
     share = AGREE if branch == "face" else 0.3  # the mouth's is another one in every picture
     points, colors, total = [], [], 0
-    masks = [_mask(branch, material, frame) for frame in frames]
-    pictures = [material.data.picture(frame) / 255.0 for frame in frames]
+    masks, pictures = zip(*(_seen(branch, material, frame, lining) for frame in frames))
     for attempt in range(TRIES):
         tried = random.uniform(-CUBE * 1.2, CUBE * 1.2, (20 * count, 3))
         if branch == "face" and (total or attempt < TRIES // 2):

@@ -184,11 +184,14 @@ class Trainer:
         drawn = scene.draw_branch(branch, frame, out, self.degree, self.background, features)
         drawn.means2d.retain_grad()
         keep = shown.mouth if branch == "mouth" else (shown.face + shown.hair).clamp(max=1)
-        care = 1 - shown.ring if branch == "mouth" else torch.ones_like(keep)
+        care = 1 - shown.hidden if branch == "mouth" else torch.ones_like(keep)
         truth = torch.lerp(self.background.expand_as(shown.truth), shown.truth, keep[..., None])
         found = torch.lerp(self.background.expand_as(shown.truth), drawn.colors[0], care[..., None])
         parts = {"picture": picture_loss(found, truth, config.dssim), "alpha": alpha_loss(drawn.alphas[0] * care, keep)}
         loss = parts["picture"] + config.alpha * parts["alpha"]
+        if branch == "mouth" and config.lining:
+            parts["lining"] = ((1 - drawn.alphas[0]) * shown.ring).mean()
+            loss = loss + config.lining * parts["lining"]
         if self.without_surface and config.details:
             parts["details"] = details_loss(found, truth, torch.maximum(shown.lips, shown.eyes))
             loss = loss + config.details * parts["details"]
