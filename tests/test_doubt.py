@@ -76,7 +76,7 @@ def test_directions_are_few_and_the_rest_is_measured_on_what_they_were_not_found
     known = Known.of_film(random.normal(size=(100, 1, 60)).astype(np.float32))  # 60 directions, each as wide
     assert len(known.values) == 30 and known.rest[0] > 0.9  # in the film itself the last 30 hold less
     assert len(Known.of_film(random.normal(size=(300, 1, 200)).astype(np.float32)).values) == MOST
-    assert Known.of_film(np.ones((50, 1, 8), np.float32)) is None
+    assert Known.of_film(np.ones((50, 1, 8), np.float32)) is None and Known.of_film(np.ones((0, 1, 8), np.float32)) is None
 
 
 @pytest.fixture(scope="module")

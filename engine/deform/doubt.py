@@ -33,8 +33,8 @@ FLOOR = 1e-6
 """The least variance beside the directions: what float32 leaves."""
 PARTS = 4
 """Parts of the film; what lies beside the directions is measured on each with the directions of the others."""
-SAMPLES = 4000
-"""Frames that are looked at."""
+SAMPLES = 3000
+"""Frames that are looked at, at most, evenly spaced."""
 TENSORS = ("mean", "scale", "basis", "values", "rest")
 """Tensors of a view, `doubt.<view>.<name>`."""
 
@@ -57,11 +57,13 @@ class Known:
 
     @classmethod
     def of_film(cls, frames: np.ndarray) -> Known | None:
-        """From a view's training frames [F, W, ...] in the order of the film; None where it never changes."""
-        frames = np.asarray(frames, np.float64)[:: max(1, len(frames) // SAMPLES)]
+        """From a view's training frames [F, W, ...] in the order of the film; None where it never changes or there are too few."""
+        if len(frames) < PARTS:
+            return None
+        frames = np.asarray(frames)[:: -(-len(frames) // SAMPLES)].astype(np.float64)
         samples = frames.reshape(*frames.shape[:2], -1)
         mean, deviation = samples.mean((0, 1)), samples.std((0, 1))
-        if not deviation.mean() > 0 or len(frames) < PARTS:
+        if not deviation.mean() > 0:
             return None
         scale = np.maximum(deviation, 0.1 * deviation.mean())
         z = (samples - mean) / scale
