@@ -58,6 +58,15 @@ def test_a_view_that_knows_its_noise_loses_weight(folder: Path, tmp_path: Path, 
         assert {"weight", "weight, mouth"} <= set(found["0 dB"])
 
 
+def test_a_stranger_s_style_takes_the_place_of_one_s_own(subject: Subject, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(un, "CASES", {view: ("clean",) for view in un.CASES})
+    own, strange = (un.of_sentences([Sentence(folder / name, np.linspace(0.1, 1, 6), [])]) for name in ("one.wav", "two.wav"))
+    found = un.judge_spoilt_views(subject, own, strange=strange, pictures=2)["style"]
+    assert found[un.STRANGER]["motion, fusion"] > 0 == found["clean"]["motion, fusion"]
+    same = un.judge_spoilt_views(subject, own, strange=own, pictures=2)["style"]
+    assert same[un.STRANGER]["motion, fusion"] == 0 and same[un.STRANGER]["weight"] == same["clean"]["weight"]
+
+
 def test_spoilt_views_are_held_against_the_truth_of_a_data_set(subject: Subject, data, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(un, "CASES", {view: ("clean",) for view in un.CASES})
     frames = held_out(data, "val")[::5]

@@ -145,9 +145,10 @@ def _uncertainty(
     subject: Subject, data: FaceData | None, pictures: PictureResult | None, settings: EvaluateSettings, progress: Progress
 ) -> dict[str, Any]:
     baseline = None if settings.baseline is None else Subject(settings.baseline, settings.device, settings.threads)
+    strangers = of_sentences(_speech(settings.strangers, settings.frames)) if settings.strangers else None
     if data is not None:
         frames = _some(held_out(data, settings.split), SEEN_FRAMES // 2)
-        found = judge_spoilt_views(subject, of_frames(data, frames), data, frames, baseline, settings.spoilt_pictures, progress)
+        found = judge_spoilt_views(subject, of_frames(data, frames), data, frames, baseline, strangers, settings.spoilt_pictures, progress)
         seen = of_frames(data, _some(data.splits["train"], SEEN_FRAMES))
         unseen = {
             f"split {name}": of_frames(data, _some(split, SEEN_FRAMES)) for name, split in data.splits.items() if name != "train" and split
@@ -157,14 +158,14 @@ def _uncertainty(
     else:
         sentences = _speech(settings.sounds, settings.frames)
         strange_seen = of_sentences(sentences)
-        found = judge_spoilt_views(subject, strange_seen, baseline=baseline, pictures=settings.spoilt_pictures, progress=progress)
+        found = judge_spoilt_views(subject, strange_seen, None, None, baseline, strangers, settings.spoilt_pictures, progress)
         seen, unseen = strange_seen, {}
     result: dict[str, Any] = {"spoilt views": found}
     # Feelings past the slider's end and strangers' voices are held against the same speech under feelings that were seen.
     beyond: dict[str, Performance] = {"intensity 1": of_sentences(sentences, 1.0)}
     beyond |= {f"intensity {level:g}": of_sentences(sentences, level) for level in BEYOND}
-    if settings.strangers:
-        beyond["other speakers"] = of_sentences(_speech(settings.strangers, settings.frames))
+    if strangers is not None:
+        beyond["other speakers"] = strangers
     result["unseen"] = judge_strangers(subject, strange_seen, beyond)
     if unseen:
         result["unseen"] |= judge_strangers(subject, seen, unseen)

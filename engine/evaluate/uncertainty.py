@@ -88,13 +88,16 @@ CASES: dict[str, tuple[str, ...]] = {
     **{view: ("clean", *(f"{level:g} dB" for level in NOISE)) for view in VIEWS["face"]}, "au": ("clean", "left out")
 }  # fmt: skip
 CASES["style"] += ("another moment's",)
+STRANGER = "a stranger's"
+"""The style view of somebody else's speech, where some is given."""
 WEIGHED = {view: "audio" if view == "au" else view for view in CASES}
 """The fused view whose weight is looked at; action units are part of the audio view."""
 
 
 def judge_spoilt_views(
     subject: Subject, performance: Performance, data: FaceData | None = None, frames: list[Frame] | None = None,
-    baseline: Subject | None = None, pictures: int = 6, progress: Progress = lambda done, total, text: None,
+    baseline: Subject | None = None, strange: Performance | None = None, pictures: int = 6,
+    progress: Progress = lambda done, total, text: None,
 ) -> dict[str, Any]:  # fmt: skip
     """One view spoilt at a time: what weight does it keep in the fusion, and what becomes of the picture?
 
@@ -102,6 +105,7 @@ def judge_spoilt_views(
         data, frames: the performance is these frames of a data set, and pictures are held against its truth; without, against the
             avatar's own unspoilt portrait.
         baseline: an avatar without the fusion (concatenation), spoilt the same way.
+        strange: of people that were not trained on; their style takes the place of the avatar's in one more case.
         pictures: how many are drawn in each case.
 
     Returns:
@@ -109,25 +113,28 @@ def judge_spoilt_views(
         motion's own RMS; `psnr, <who>` dB, where <who> is `fusion`, `equal weights` (the same networks, every view weighing the
         same) or `baseline`. Beside the cases, `weight falls with the noise`.
     """
-    result: dict[str, Any] = {view: {case: {} for case in cases} for view, cases in CASES.items()}
+    spoilt_by = CASES if strange is None else CASES | {"style": (*CASES["style"], STRANGER)}
+    result: dict[str, Any] = {view: {case: {} for case in cases} for view, cases in spoilt_by.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "equal.safetensors"
         save_avatar(subject.equal_weights(), path)
         judged = {"fusion": subject, "equal weights": Subject(path, subject.device, subject.threads)}
         if baseline is not None:
             judged["baseline"] = baseline
-        done, total = 0, len(judged) * sum(map(len, CASES.values()))
+        done, total = 0, len(judged) * sum(map(len, spoilt_by.values()))
         for who, one in judged.items():
             views = performance.views(one)
+            style = None if strange is None else strange.views(one)["style"]
             drawn = np.unique(np.linspace(0, len(views["audio"]) - 1, pictures).astype(int))
             truth = _truth(data, [frames[i] for i in drawn]) if data is not None and frames is not None else None
             moving = one.avatar.moving("face")
             deformer = one.crop(np.sort(np.random.default_rng(0).choice(moving, min(GAUSSIANS, len(moving)), replace=False)))
             clean = deformer.motion(views).face.d_means
             own = _pictures(one, {name: value[drawn] for name, value in views.items()}, data, frames, drawn)[0]
-            for view, cases in CASES.items():
+            for view, cases in spoilt_by.items():
                 for case in cases:
-                    entry, changed = result[view][case], spoilt(one, views, view, case)
+                    entry = result[view][case]
+                    changed = views | {view: np.resize(style, views[view].shape)} if case == STRANGER else spoilt(one, views, view, case)
                     moved = deformer.motion(changed).face
                     seen, motion = _pictures(one, {name: value[drawn] for name, value in changed.items()}, data, frames, drawn)
                     if who == "fusion":
@@ -141,7 +148,7 @@ def judge_spoilt_views(
                     done += 1
                     progress(done, total, f"{who}: {view} {case}")
     for view in VIEWS["face"]:
-        weights = [result[view][case]["weight"] for case in CASES[view] if case != "another moment's"]
+        weights = [result[view][case]["weight"] for case in CASES[view] if case == "clean" or case.endswith(" dB")]
         result[view]["weight falls with the noise"] = bool(np.all(np.diff(weights) < 0))
     return result
 
