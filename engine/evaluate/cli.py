@@ -24,7 +24,7 @@ def add(command: Callable[[str, Callable[[argparse.Namespace], dict[str, Any] | 
         "--transcripts", type=Path, metavar="FILE",
         help="what the sounds say: lines `name|text`, name without suffix; without it pocketsphinx listens, where it is installed (English)",
     )  # fmt: skip
-    sub.add_argument("--strangers", type=Path, nargs="+", default=[], metavar="SOUND", help="speech of people that were not trained on")
+    sub.add_argument("--strangers", type=Path, nargs="+", default=[], metavar="SOUND", help="speech of people that were not trained on: are they told apart, and what becomes of the fusion with their style")
     sub.add_argument("--beside", action="append", default=[], metavar="NAME=AVATAR", help="another avatar for the table (again and again)")
     sub.add_argument("--baseline", type=Path, metavar="AVATAR", help="one without the fusion, whose views are spoilt the same way (+P+E of --ablate)")
     sub.add_argument(

@@ -64,14 +64,19 @@ def of_frames(data: FaceData, frames: list[Frame]) -> Performance:
     return Performance([(data.sound, keyed["times"], keyed["emotion"], keyed["au"])])
 
 
-def spoilt(subject: Subject, views: Views, view: str, case: str, seed: int = 0) -> Views:
+STRANGER = "a stranger's"
+
+
+def spoilt(subject: Subject, views: Views, view: str, case: str, seed: int = 0, strange: Views | None = None) -> Views:
     """The views with one of them spoilt.
 
     Args:
         case: `<n> dB`: Gaussian noise beside which the view's own changes have that level; `left out`: zeros; `another moment's`: taken
-            from half the performance away; `clean`: as they are.
+            from half the performance away; STRANGER: from `strange`, views of somebody else's speech, over and over; `clean`: as they are.
     """
     values = views[view]
+    if case == STRANGER:
+        return views | {view: np.resize(strange[view], values.shape)}
     if case == "clean":
         return views
     if case == "left out":
@@ -88,8 +93,6 @@ CASES: dict[str, tuple[str, ...]] = {
     **{view: ("clean", *(f"{level:g} dB" for level in NOISE)) for view in VIEWS["face"]}, "au": ("clean", "left out")
 }  # fmt: skip
 CASES["style"] += ("another moment's",)
-STRANGER = "a stranger's"
-"""The style view of somebody else's speech, where some is given."""
 WEIGHED = {view: "audio" if view == "au" else view for view in CASES}
 """The fused view whose weight is looked at; action units are part of the audio view."""
 
@@ -124,7 +127,7 @@ def judge_spoilt_views(
         done, total = 0, len(judged) * sum(map(len, spoilt_by.values()))
         for who, one in judged.items():
             views = performance.views(one)
-            style = None if strange is None else strange.views(one)["style"]
+            others = None if strange is None else strange.views(one)
             drawn = np.unique(np.linspace(0, len(views["audio"]) - 1, pictures).astype(int))
             truth = _truth(data, [frames[i] for i in drawn]) if data is not None and frames is not None else None
             moving = one.avatar.moving("face")
@@ -133,8 +136,7 @@ def judge_spoilt_views(
             own = _pictures(one, {name: value[drawn] for name, value in views.items()}, data, frames, drawn)[0]
             for view, cases in spoilt_by.items():
                 for case in cases:
-                    entry = result[view][case]
-                    changed = views | {view: np.resize(style, views[view].shape)} if case == STRANGER else spoilt(one, views, view, case)
+                    entry, changed = result[view][case], spoilt(one, views, view, case, strange=others)
                     moved = deformer.motion(changed).face
                     seen, motion = _pictures(one, {name: value[drawn] for name, value in changed.items()}, data, frames, drawn)
                     if who == "fusion":

@@ -12,7 +12,7 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from ..audio import read_sound
-from ..dataset import FaceData, Frame
+from ..dataset import FaceData, Frame, Masks
 from ..errors import UserError
 from ..files import file_hash
 from ..views import TrackStore
@@ -112,12 +112,6 @@ class Material:
         self._kept.move_to_end(frame.number)
         return self._kept[frame.number]
 
-    def ring(self, frame: Frame, widths: int = 1) -> np.ndarray:
-        """[H,W] bool: the face round the visible mouth, so many RINGs wide."""
-        masks = self.data.masks(frame)
-        reach = max(2, round(widths * RING * self.size[1]))
-        return binary_dilation(masks.mouth, iterations=reach) & ~masks.mouth & (masks.face | masks.hair)
-
     def _read(self, frame: Frame) -> Shown:
         masks = self.data.masks(frame)
         points = self.data.landmarks[frame.number]
@@ -125,7 +119,7 @@ class Material:
         tensor = lambda value, scale=1.0: torch.from_numpy(np.asarray(value, np.float32) / scale).to(self.device)  # noqa: E731
         return Shown(
             tensor(self.data.picture(frame), 255), tensor(self.data.behind(frame), 255),
-            *(tensor(mask) for mask in (masks.face, masks.hair, masks.mouth, self.ring(frame), self.ring(frame, HIDDEN), lips, eyes)),
+            *(tensor(mask) for mask in (masks.face, masks.hair, masks.mouth, ring(masks), ring(masks, HIDDEN), lips, eyes)),
         )  # fmt: skip
 
     def with_mouth(self, frames: list[Frame]) -> list[Frame]:
@@ -141,6 +135,12 @@ class Material:
 
         highest = np.asarray(labels.emotion)[[frame.number for frame in self.train]].max(0)
         return {name: round(float(top), 2) for name, top in zip(EMOTIONS, highest) if top > 0.05}
+
+
+def ring(masks: Masks, widths: int = 1) -> np.ndarray:
+    """[H,W] bool: the face round the visible mouth, so many RINGs wide."""
+    reach = max(2, round(widths * RING * masks.mouth.shape[0]))
+    return binary_dilation(masks.mouth, iterations=reach) & ~masks.mouth & (masks.face | masks.hair)
 
 
 def _boxes(shape: tuple[int, int], parts: list[np.ndarray]) -> np.ndarray:

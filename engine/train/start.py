@@ -10,7 +10,7 @@ from scipy.ndimage import binary_dilation
 from ..dataset import Frame
 from ..errors import UserError
 from .config import TrainConfig
-from .material import Material, spaced
+from .material import Material, ring, spaced
 from .splats import Splats
 
 CUBE = 0.1
@@ -76,9 +76,9 @@ def _seen(branch: str, material: Material, frame: Frame, lining: bool) -> tuple[
         return masks.face | masks.hair, picture
     if not lining or not masks.mouth.any():
         return masks.mouth, picture
-    ring = material.ring(frame)
-    picture[ring] = np.median(picture[masks.mouth], 0)
-    return masks.mouth | ring, picture
+    hidden = ring(masks)
+    picture[hidden] = np.median(picture[masks.mouth], 0)
+    return masks.mouth | hidden, picture
 
 
 def _surface(
