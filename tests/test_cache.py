@@ -84,6 +84,15 @@ def test_frames_come_back(tmp_path: Path) -> None:
         reader.at(2)
 
 
+def test_what_stands_still_has_the_variance_of_its_avatar(tmp_path: Path) -> None:
+    still = np.where(np.isin(np.arange(len(BRANCH)), MOVING), 0, 0.25).astype(np.float32)
+    with CacheWriter(tmp_path, header(), STATIC, BRANCH, MOVING, REGION, still) as target:
+        put(target, 1)
+    check(CacheReader(tmp_path), 1, 1)
+    found = CacheReader(tmp_path).at(1).uncertainty
+    assert np.array_equal(np.delete(found, MOVING, 0), np.tile(np.float32([0.25, 0]), (len(BRANCH) - len(MOVING), 1)))
+
+
 def test_a_frame_of_fifty_thousand_is_a_megabyte(tmp_path: Path) -> None:
     static, branch = static_avatar(50_000, 0, degree=0).rest()
     with CacheWriter(tmp_path, header(), static, branch, np.arange(50_000)) as target:

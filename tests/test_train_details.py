@@ -95,3 +95,13 @@ def test_the_mouth_goes_on_behind_the_lips(material: Material) -> None:
         opened[lining] = np.mean(shares), np.mean(errors)
     assert opened[0.05][0] < 0.7 * opened[0.0][0], opened
     assert opened[0.05][1] < 1.6 * opened[0.0][1], "what is seen of the mouth is learned as well"
+
+
+def test_other_colours_stand_behind_a_share_of_the_pictures(material: Material) -> None:
+    for share in (0.0, 0.3, 1.0):
+        trainer = Trainer(material, replace(FEW, recoloured=share))
+        colors = torch.stack([trainer._behind() for _ in range(400)])
+        others = (colors != torch.tensor(FEW.background)).any(1)
+        assert abs(float(others.float().mean()) - share) < 0.08 and (share not in (0, 1) or bool((others == share).all()))
+        if share:
+            assert float(colors[others].std(0).min()) > 0.2, "another one each time"

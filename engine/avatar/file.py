@@ -112,6 +112,20 @@ class Avatar:
             get("means"), normalise(get("quats")), softplus(get("scales")), sigmoid(get("opacities")), get("sh")
         )
 
+    def variance_unit(self, branch: str) -> np.ndarray | None:
+        """[N] float32, variance of colour (display, 0..1) for one of a Gaussian's fused state, and of one that stands still its own; None: unknown."""
+        stored = self.tensors.get(f"{branch}.variance_unit")
+        return None if stored is None else np.asarray(stored, np.float32)
+
+    def still_variance(self) -> np.ndarray:
+        """[N] float32 of `rest()`: variance of colour of what stands still; 0 where it moves or nothing is known."""
+        found = []
+        for branch in self.branches:
+            unit = self.variance_unit(branch)
+            found.append(np.zeros(self.count(branch), np.float32) if unit is None else unit.copy())
+            found[-1][self.moving(branch)] = 0
+        return np.concatenate(found)
+
     def rotation_to_blender(self) -> np.ndarray:
         """Rotation [3,3] from avatar axes to Blender's (Z up, the face looks along -Y)."""
         up, front = _axis(self.meta.up), _axis(self.meta.front)
@@ -243,6 +257,9 @@ def _check(avatar: Avatar, path: Path) -> None:
                 raise refuse(f"tensor `{branch}.moving` is not a list of indices")
             if len(moving) and (moving.min() < 0 or moving.max() >= n or len(np.unique(moving)) != len(moving)):
                 raise refuse(f"tensor `{branch}.moving` names Gaussians that do not exist, or one twice")
+        unit = tensors.get(f"{branch}.variance_unit")
+        if unit is not None and (unit.shape != (n,) or unit.dtype.kind != "f" or not (unit >= 0).all()):
+            raise refuse(f"tensor `{branch}.variance_unit` is not a list of {n} numbers of 0 or more")
     prototypes = tensors.get("emotion.prototypes")
     if prototypes is not None and (prototypes.ndim != 2 or len(prototypes) != len(meta.emotions)):
         raise refuse("tensor `emotion.prototypes` does not fit the emotion vocabulary")

@@ -30,6 +30,7 @@ class Head:
         prototypes: [E,128] float32 emotion prototypes, or None.
         static, branch: all N Gaussians at rest in Blender's frame, and [N] uint8: 0 face, 1 mouth.
         region: [N] uint8, index into `avatar.REGIONS`.
+        still_variance: [N] float32, see `Avatar.still_variance`.
         moving: [M] rows of `static` that the networks move.
         masks: [3,M] float32, where the strengths of upper face, lower face and lips act (`avatar.strength_masks`).
         turn_means, turn_quats: [3,3] and [4,4] float32 from avatar axes to Blender's, means to metres; rows times matrix.
@@ -44,6 +45,7 @@ class Head:
     static: Gaussians
     branch: np.ndarray
     region: np.ndarray
+    still_variance: np.ndarray
     moving: np.ndarray
     masks: np.ndarray
     turn_means: np.ndarray
@@ -86,6 +88,7 @@ class Session:
                 static,
                 branch,
                 regions(avatar),
+                avatar.still_variance(),
                 moving,
                 np.stack(strength_masks(avatar)),
                 (avatar.meta.metres_per_unit * rotation.T).astype(np.float32),
@@ -133,7 +136,7 @@ class Session:
             last.begin(header)
         else:
             self._writer = None
-            self._writer = CacheWriter(folder, header, head.static, head.branch, head.moving, head.region)
+            self._writer = CacheWriter(folder, header, head.static, head.branch, head.moving, head.region, head.still_variance)
         return self._writer
 
 

@@ -1,7 +1,8 @@
 """What the files of a cache folder hold, byte by byte (docs/architecture.md, "Cache folder").
 
 - `header.json`: CacheHeader.
-- `<store>/static.safetensors`: means, quats, scales, opacities, sh, branch, moving, region (index into avatar.REGIONS).
+- `<store>/static.safetensors`: means, quats, scales, opacities, sh, branch, moving, region (index into avatar.REGIONS), still_variance (aleatoric, of
+  what stands still; earlier bakes have none).
 - `<store>/motion.bin`: slots of [10][M] uint16: means x y z, quats w x y z, scales x y z.
 - `<store>/uncertainty.bin`: slots of [2][M] uint16: log aleatoric, log epistemic.
 - `<store>/shares.bin`: slots of [4][M] uint8: how much each view (SHARES) has in the fused state, in 255ths; their sum is 255, or

@@ -33,8 +33,8 @@ class FrameMissing(KeyError):
 class CachedFrame:
     """All N Gaussians of one frame in Blender's frame, but for the SH and opacities, which do not move.
 
-    means [N,3], quats [N,4], scales [N,3] float32; uncertainty [N,2] float32: aleatoric, epistemic variance, 0 where nothing
-    moves; moving [M] rows of the Gaussians that move; stored_shares [4,M]: their views' shares in 255ths.
+    means [N,3], quats [N,4], scales [N,3] float32; uncertainty [N,2] float32: aleatoric, epistemic variance; what stands still
+    has the one that its avatar tells, or 0; moving [M] rows of the Gaussians that move; stored_shares [4,M]: their views' shares in 255ths.
     """
 
     means: np.ndarray
@@ -102,6 +102,11 @@ class CacheReader:
         if m and (self.moving.min() < 0 or self.moving.max() >= n) or n and self.region.max() >= len(REGIONS):
             raise UserError(f"{path}: damaged.", "Clear the cache and bake again.")
         self.moving_in_region = np.bincount(self.region[self.moving], minlength=len(REGIONS))
+        self._still_variance = np.zeros((n, 2), np.float32)
+        if "still_variance" in arrays:
+            if arrays["still_variance"].shape != (n,):
+                raise UserError(f"{path}: damaged.", "Clear the cache and bake again.")
+            self._still_variance[:, 0] = arrays["still_variance"]
         self.static = Gaussians(*(np.array(arrays[name], np.float32) for name in ("means", "quats", "scales", "opacities", "sh")))
         self._maps: dict[str, np.memmap | None] = dict.fromkeys(FRAME_FILES)
         self._checked: set[tuple[str, int, int]] = set()
@@ -185,7 +190,7 @@ class CacheReader:
             self._moved(self.static.means, means),
             self._moved(self.static.quats, quats),
             self._moved(self.static.scales, scales),
-            self._moved(np.zeros((len(self.static), 2), np.float32), uncertainty),
+            self._moved(self._still_variance, uncertainty),
             self.moving,
             shares,
         )

@@ -43,6 +43,7 @@ class CacheWriter:
         branch: [N] uint8, 0 face, 1 mouth.
         moving: [M] rows of `static` that each frame gives.
         region: [N] uint8, index into `avatar.REGIONS`; None: the mouth's inside and the rest of the head, nothing finer.
+        still_variance: [N] float32, aleatoric variance of what stands still, 0 where it moves; None: 0.
 
     Attributes:
         is_shown: True where readers of the folder see what is put at once; False where it holds another bake until `finish`.
@@ -59,6 +60,7 @@ class CacheWriter:
         branch: np.ndarray,
         moving: np.ndarray,
         region: np.ndarray | None = None,
+        still_variance: np.ndarray | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._store = self.folder / f"store-{FORMAT_VERSION}-{header.avatar_hash[:16]}"
@@ -67,6 +69,7 @@ class CacheWriter:
         self._static = {name: getattr(static, name) for name in ("means", "quats", "scales", "opacities", "sh")}
         self._static |= {"branch": np.asarray(branch, np.uint8), "moving": np.asarray(moving, np.int32)}
         self._static["region"] = np.asarray(region, np.uint8)
+        self._static["still_variance"] = np.zeros(len(branch), np.float32) if still_variance is None else np.asarray(still_variance, np.float32)
         self._moving = len(moving)
         self._slot_sizes = [channels * np.dtype(kind).itemsize * self._moving for channels, kind in FRAME_FILES.values()]
         # Kept, since fresh memory costs more than what is done with it.

@@ -45,8 +45,8 @@ class BranchMotion:
         d_means: [F,M,3], units of the avatar.
         d_quats: [F,M,4] for the raw quaternions; None for the mouth.
         d_scales: [F,M,3] for the raw scales; None for the mouth.
-        aleatoric, epistemic: [F,M] variances of the fused state, averaged over its channels; the total is their sum.
-            A summary of the covariances' diagonals, exact where they are diagonal (`fusion.diagonal_uncertainty`).
+        aleatoric, epistemic: [F,M] variances of the fused state, averaged over its channels, times the avatar's `variance_unit` where it has
+            one; the total is their sum. A summary of the covariances' diagonals, exact where they are diagonal (`fusion.diagonal_uncertainty`).
         shares: [F,M,V] how much each of the branch's views (`parameters.VIEWS`) has in the fused state, the same way; sum 1.
     """
 
@@ -89,6 +89,7 @@ class Deformer:
         self._branches: dict[str, Branch] = {}
         self._rest: dict[str, tuple[np.ndarray, ...]] = {}  # raw means, quats, scales [C,M] of what moves
         self._still: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # its quats and scales, activated
+        self._units: dict[str, np.ndarray] = {}  # what its variances are in colour [M]
         for branch in avatar.branches:
             tensors = branch_tensors(avatar.tensors, branch)
             if tensors:
@@ -100,6 +101,9 @@ class Deformer:
                 self._still[branch] = tuple(np.asfortranarray(x) for x in (normalise(quats), softplus(scales)))
                 samples = sample_fields(branch, tensors, means, _name(avatar))
                 self._branches[branch] = _branch(net, samples, self.device)
+                unit = avatar.variance_unit(branch)
+                if unit is not None:
+                    self._units[branch] = unit[rows]
         self._doubt = Doubt(known_views(avatar.tensors, self.frame_shapes, _name(avatar)), self.device)
 
     @property
@@ -133,9 +137,13 @@ class Deformer:
             frames = {name: torch.from_numpy(view).to(self.device) for name, view in checked.items()}
             frames, doubt = _in_batches(self._doubt, frames)
             try:
-                return Motion(**{branch: made.motion(frames, doubt, self.threads, stopped) for branch, made in self._branches.items()})
+                found = {branch: made.motion(frames, doubt, self.threads, stopped) for branch, made in self._branches.items()}
             except ArithmeticError as error:
                 raise UserError(f"{self._name}: {error}.", "Its weights are damaged, or its training diverged.") from error
+        for branch, unit in self._units.items():
+            found[branch].aleatoric *= unit
+            found[branch].epistemic *= unit
+        return Motion(**found)
 
     def moved(
         self, motion: Motion, strength: np.ndarray | None = None

@@ -37,7 +37,8 @@ class PictureResult:
         opening, true_opening: [F] of the lips over the frames `times` [F] seconds, in the head's units.
         error: [P] mean colour error of some head pixels; variance: [P] their predicted variance; frame_error, frame_variance: their means
             in each drawn frame.
-        sheet: rows of pictures [H,W,3] uint8: truth, prediction, four times their difference, uncertainty (from its least to its most).
+        sheet: rows of pictures [H,W,3] uint8: truth, prediction, four times their difference, and four times the error that the avatar
+            expects (where its variances have no unit, from the least to the most).
     """
 
     figures: dict[str, Any]
@@ -104,9 +105,12 @@ def judge_pictures(
         errors.append(apart[moves])
         variances.append(total[moves])
         if number in shown:
-            sheet.append([truth, picture, np.clip(4 * np.abs(picture - truth), 0, 1), total[..., None].repeat(3, 2)])
+            spread = 4 * np.sqrt(total) if subject.knows_color_variance else total
+            sheet.append([truth, picture, np.clip(4 * np.abs(picture - truth), 0, 1), spread[..., None].repeat(3, 2)])
         progress(number + 1, len(some), f"picture {frame.number}")
-    low, high = np.quantile(np.concatenate(variances), (0.01, 0.99)) if any(map(len, variances)) else (0.0, 1.0)
+    low, high = 0.0, 1.0
+    if not subject.knows_color_variance and any(map(len, variances)):
+        low, high = np.quantile(np.concatenate(variances), (0.01, 0.99))
     sheet = [[_bytes(x) for x in (*row[:3], (row[3] - low) / max(high - low, 1e-30))] for row in sheet]
     figures: dict[str, Any] = {"frames drawn": len(some), "frames followed": len(frames)}
     figures |= {name: float(np.mean(values)) for name, values in found.items()}

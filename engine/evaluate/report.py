@@ -128,7 +128,7 @@ def markdown(result: dict[str, Any], has_curves: bool = False, has_sheet: bool =
     if "uncertainty" in result:
         lines += _uncertainty(result["uncertainty"])
     if has_sheet:
-        lines += ["", "![truth, prediction, four times the difference, uncertainty](sheet.png)"]
+        lines += ["", "![truth, prediction, four times the difference, four times the error it expects](sheet.png)"]
     if has_curves:
         lines += ["", "![curves](curves.png)"]
     return "\n".join(lines) + "\n"
@@ -165,7 +165,9 @@ def _uncertainty(found: dict[str, Any]) -> list[str]:
     if "calibration" in found:
         lines += ["", "Calibration error: how far the shares of errors within what the variance says are from the shares that are to lie there."]
         lines += ["Sparsification error: area between the error that is left when the least certain go and when the worst go. Both 0 at best.", ""]
-        lines += [f"Calibration error of pixels (one factor on the variance, from training frames): {found['calibration']['calibration error']:.3f}."]
+        unit = found["calibration"]["factor"]
+        told = "the avatar's own unit of variance" if unit == 1 else "one factor on the variance, from training frames"
+        lines += [f"Calibration error of pixels ({told}): {found['calibration']['calibration error']:.3f}."]
         for what in ("pixels", "frames"):
             one = found[f"sparsification, {what}"]
             lines += ["", f"Sparsification error of {what}: {one['ause']:.3f} (no order: {one['ause of no order']:.3f})."]

@@ -24,7 +24,7 @@ EQUAL_LOGVAR = 16.0
 @dataclass
 class Drawn:
     """One picture: color [H,W,3] display sRGB over black, alpha [H,W], and the expected aleatoric and epistemic variance
-    [H,W] of the fused state there (0 where nothing moves)."""
+    [H,W] of the fused state there, of colour where the avatar has a `variance_unit` (0 where nothing moves and it has none)."""
 
     color: np.ndarray
     alpha: np.ndarray
@@ -62,11 +62,17 @@ class Subject:
         self._sh = np.concatenate([np.pad(part.sh, ((0, 0), (0, width - part.sh.shape[1]), (0, 0))) for part in sets])
         self._branch = np.repeat([0 if branch == "face" else 1 for branch in self.avatar.branches], [len(part) for part in sets])
         self._moving = self.avatar.moving_rows()
+        self._still_variance = self.avatar.still_variance()
 
     @property
     def means(self) -> np.ndarray:
         """Centres [N,3] at rest of the face's Gaussians, units of the avatar."""
         return self._rest[0][: self.avatar.count("face")]
+
+    @property
+    def knows_color_variance(self) -> bool:
+        """True where its variances are those of a colour of 0..1."""
+        return self.avatar.variance_unit("face") is not None
 
     def views(
         self, sound: Path | None, times: np.ndarray, emotion: np.ndarray | None = None, au: np.ndarray | None = None
@@ -154,7 +160,7 @@ class Subject:
             deformer: what made the motion, where it was not `self.deformer` (another avatar's networks on these Gaussians).
         """
         means, quats, scales, opacities = (np.array(x, np.float32) for x in self._rest)
-        uncertainty = np.zeros((len(means), 2), np.float32)
+        uncertainty = np.stack([self._still_variance, np.zeros_like(self._still_variance)], 1)
         if motion is not None:
             end = 0
             for branch, moved in (deformer or self.deformer).moved(motion).items():

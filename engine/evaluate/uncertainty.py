@@ -201,26 +201,31 @@ def judge_strangers(subject: Subject, seen: Performance, unseen: dict[str, Perfo
 def judge_errors(subject: Subject, data: FaceData, result: PictureResult, frames: int = 24) -> dict[str, Any]:
     """Are pixels wrong where the avatar says that it is unsure?
 
-    Colour errors of the head's pixels on held-out frames against the total variance drawn there. The variance's unit, which a fusion does
-    not know (method, trap 4), is fitted on some training frames.
+    Colour errors of the head's pixels on held-out frames against the total variance drawn there. A fusion knows no unit of variance
+    (method, trap 4): where the avatar has no `variance_unit`, one for all is fitted on some training frames.
 
     Returns:
         `calibration` (measures.calibration) and `sparsification` of pixels and of whole frames (measures.sparsification).
     """
-    train = data.splits["train"]
-    errors, variances = [], []
-    for frame, drawn, picture, truth in drawn_frames(subject, data, [train[i] for i in np.unique(np.linspace(0, len(train) - 1, frames).astype(int))]):
-        total = drawn.aleatoric + drawn.epistemic
-        moves = data.masks(frame).head & (total > 0)
-        errors.append((picture - truth).mean(-1)[moves])
-        variances.append(total[moves])
-    error, variance = np.concatenate(errors), np.concatenate(variances)
-    if not len(error) or not len(result.error):
+    factor = 1.0 if subject.knows_color_variance else _fitted_unit(subject, data, frames)
+    if factor is None or not len(result.error):
         return {}
-    factor = float(np.mean(error**2 / variance))
     some = np.random.default_rng(0).permutation(len(result.error))[:PIXELS]
     return {
         "calibration": calibration(result.error[some], result.variance[some], factor),
         "sparsification, pixels": sparsification(np.abs(result.error[some]), result.variance[some]),
         "sparsification, frames": sparsification(result.frame_error, result.frame_variance),
     }  # fmt: skip
+
+
+def _fitted_unit(subject: Subject, data: FaceData, count: int) -> float | None:
+    """Variance of colour for one that is drawn, on some training frames; None where nothing of the head moves there."""
+    train = data.splits["train"]
+    errors, variances = [], []
+    for frame, drawn, picture, truth in drawn_frames(subject, data, [train[i] for i in np.unique(np.linspace(0, len(train) - 1, count).astype(int))]):
+        total = drawn.aleatoric + drawn.epistemic
+        moves = data.masks(frame).head & (total > 0)
+        errors.append((picture - truth).mean(-1)[moves])
+        variances.append(total[moves])
+    error, variance = np.concatenate(errors), np.concatenate(variances)
+    return float(np.mean(error**2 / variance)) if len(error) else None

@@ -77,7 +77,8 @@ class TrainConfig:
         reset_every: steps after which opacities are set back; 0: never (gsplat: 3,000; ours: never: in a static scene it removes floaters,
             but faces have masks for that).
 
-        background: RGB behind a branch in training (paper: green, kept).
+        background: RGB behind a branch in training (paper: green, kept). recoloured: share of the pictures that have another even colour there:
+            else Gaussians of the background's colour hide where no picture tells, and show from a side that no camera saw (paper: none; ours).
         dssim: weight of 1 - SSIM beside L1 (paper's code: .2; its text says .5).
         rest, details: of a face that did not begin on a `depth`, for with a real video's poses lips else hardly begin to move (paper: none; ours).
             rest: share of its moving steps, from the first, in which the Gaussians' own values rest: where they follow each picture, they leave the
@@ -144,6 +145,7 @@ class TrainConfig:
     reset_every: int = 0
 
     background: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    recoloured: float = 0.3
     dssim: float = 0.2
     rest: float = 0.4
     details: float = 0.5
@@ -180,7 +182,7 @@ class TrainConfig:
         return replace(
             cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), agree_steps=0,
             doubt=False, fuse_steps=10_000, members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
-            still_hair=False, swapped=0.0, rest=0.0, details=0.0, lining=0.0,
+            still_hair=False, swapped=0.0, recoloured=0.0, rest=0.0, details=0.0, lining=0.0,
             planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, attention=1e-4, log_every=100, preview_every=2500,
             checkpoint_every=1000, preset="paper",
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,14 @@ THUMBNAIL = 256
 """Pixels at most."""
 
 
-def save(trainer: Trainer, path: Path, created: str | None = None) -> Avatar:
-    """Write the avatar, deaf to the views that it was trained without. Raises UserError where it cannot be."""
+def save(trainer: Trainer, path: Path, units: Mapping[str, np.ndarray], created: str | None = None) -> Avatar:
+    """Write the avatar, deaf to the views that it was trained without; `units` as `variance_units` gives them. Raises UserError where it cannot be."""
     material, scene, info = trainer.material, trainer.scene, trainer.material.data.info
     tensors: dict[str, np.ndarray] = {"emotion.prototypes": material.sources.prototypes} | material.sources.tensors
     for branch in scene.branches:
         splats, array = scene.splats[branch], lambda value: np.ascontiguousarray(value.detach().cpu().numpy(), np.float32)
         tensors |= {f"{branch}.{name}": array(splats.parameters[name]) for name in ("means", "quats", "scales", "opacities")}
+        tensors[f"{branch}.variance_unit"] = units[branch]
         tensors[f"{branch}.sh"] = array(splats.sh(trainer.config.sh_degree))
         tensors |= silenced(scene.nets[branch].to_tensors(), branch, trainer.config.without)
         if not splats.moving.all():

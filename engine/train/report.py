@@ -16,6 +16,7 @@ from ..dataset import Frame
 from ..files import atomic_write
 from .material import spaced
 from .trainer import AGREE, FUSE, Trainer
+from .unit import color_variance
 
 COLUMNS = 6
 SMALLEST = 160
@@ -50,20 +51,18 @@ def still(trainer: Trainer) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def sheet(trainer: Trainer, path: Path, frames: list[Frame]) -> None:
-    """Truth, prediction, error (times 4), and standard deviation of the fused state (white: the highest)."""
+def sheet(trainer: Trainer, path: Path, frames: list[Frame], units: dict[str, np.ndarray]) -> None:
+    """Truth, prediction, error (times 4), and the error that the avatar expects of itself (times 4); `units` as `variance_units` gives them."""
     scene, material = trainer.scene, trainer.material
     rows: list[list[Tensor]] = [[], [], [], []]
     for frame in frames:
         shown = material.shown(frame)
         outs = {branch: scene.motion(branch, frame) for branch in scene.branches}
-        drawn = scene.draw_head(frame, outs, trainer.config.sh_degree, shown.behind, variance=True)
+        drawn = scene.draw_head(frame, outs, trainer.config.sh_degree, shown.behind, color_variance(scene, outs, units))
         found = drawn.colors[0].clamp(0, 1)
-        spread = drawn.features[0, ..., 0].clamp(min=0).sqrt()
+        spread = 4 * drawn.features[0, ..., 0].clamp(min=0).sqrt()
         for row, picture in zip(rows, (shown.truth, found, 4 * (found - shown.truth).abs(), spread[..., None].expand_as(found))):
             row.append(picture)
-    high = max(float(picture.max()) for picture in rows[3]) or 1.0
-    rows[3] = [picture / high for picture in rows[3]]
     _sheet(path, rows)
 
 
@@ -75,11 +74,13 @@ def _sheet(path: Path, rows: list[list[Tensor]]) -> None:
         Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
 
 
-def write(trainer: Trainer, folder: Path, lines: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, dict[str, float]]:
+def write(
+    trainer: Trainer, folder: Path, lines: list[dict[str, Any]], about: dict[str, Any], units: dict[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
     """`report.html` with its pictures beside it.
 
     Args:
-        lines: the journal's. about: what to tell in the table at the top.
+        lines: the journal's. about: what to tell in the table at the top. units: as `variance_units` gives them.
 
     Returns:
         split -> PSNR and SSIM, of at most 100 pictures each.
@@ -90,7 +91,7 @@ def write(trainer: Trainer, folder: Path, lines: list[dict[str, Any]], about: di
     pictures = []
     for name, frames in splits.items():
         pictures.append((name, f"held_out_{name}.png"))
-        sheet(trainer, folder / pictures[-1][1], spaced(frames, COLUMNS))
+        sheet(trainer, folder / pictures[-1][1], spaced(frames, COLUMNS), units)
     rows = "".join(
         f"<tr><td>{name}</td><td>{q['psnr']:.2f}</td><td>{q['psnr_head']:.2f}</td><td>{q['ssim']:.4f}</td></tr>" for name, q in measured.items()
     )
@@ -103,7 +104,7 @@ def write(trainer: Trainer, folder: Path, lines: list[dict[str, Any]], about: di
     ]
     body = "".join(f"<h2>{title}</h2>{_curves(lines, series, axis, along)}" for title, series, axis, along in curves)
     shown = "".join(
-        f"<h2>Split {name}: truth, prediction, error x 4, uncertainty</h2><img src='{source}' style='max-width:100%'>"
+        f"<h2>Split {name}: truth, prediction, error x 4, error expected by the avatar x 4</h2><img src='{source}' style='max-width:100%'>"
         for name, source in pictures
     )
     page = f"""<!doctype html><meta charset="utf-8"><title>{html.escape(str(about.get("avatar", "Training")))}</title>

@@ -21,6 +21,7 @@ from .material import Material, spaced
 from .perceptual import Lpips
 from .sources import Sources, find_sources
 from .trainer import AGREE, FUSE, Trainer
+from .unit import variance_units
 
 Progress = Callable[[int, int, str], None]
 """(steps done, steps in all, a line of text)."""
@@ -68,7 +69,8 @@ def train_avatar(
     journal = Journal(work, known["log"] if known else 0, _all_steps(trainer))
     try:
         _loop(trainer, work, journal, clock, identity, created, progress or (lambda *_: None))
-        export.save(trainer, out, created)
+        units = variance_units(trainer.scene, config.sh_degree)
+        export.save(trainer, out, units, created)
         about = {
             "avatar": out.name, "data": f"{data.folder.name}: {len(material.train)} pictures, {data.width} x {data.height}",
             "Gaussians": ", ".join(f"{branch} {len(splats)}" for branch, splats in trainer.scene.splats.items()),
@@ -76,7 +78,7 @@ def train_avatar(
             "curves": "log.jsonl" + (" and TensorBoard" if journal.board else "; install tensorboard for its event files as well"),
             "provenance": export.provenance(trainer),
         }  # fmt: skip
-        measured = report.write(trainer, work, journal.lines(), about)
+        measured = report.write(trainer, work, journal.lines(), about, units)
     finally:
         journal.close()
     return {

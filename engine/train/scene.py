@@ -11,7 +11,6 @@ from torch import Tensor
 from ..dataset import Frame
 from ..deform.networks import BranchNetwork, BranchOutput
 from ..raster import Rasterised, rasterization
-from .losses import state_variance
 from .material import Material
 from .splats import Splats
 
@@ -55,24 +54,19 @@ class Scene:
             sh=splats.sh(degree), features=features, backgrounds=background,
         )  # fmt: skip
 
-    def draw_head(self, frame: Frame, outs: dict[str, BranchOutput | None], degree: int, behind: Tensor, variance: bool = False) -> Rasterised:
+    def draw_head(
+        self, frame: Frame, outs: dict[str, BranchOutput | None], degree: int, behind: Tensor, features: Tensor | None = None
+    ) -> Rasterised:
         """Face over mouth over `behind` [H,W,3] (method, "composite"); `colors` is complete.
 
         Args:
-            variance: blend the fused states' variance as the one feature.
+            features: [N,C] of all branches' Gaussians, to be blended beside the colours.
         """
         branches, (width, height) = self.branches, self.material.size
         posed = [self.splats[branch].posed(*_deltas(self.splats[branch], outs.get(branch))) for branch in branches]
         joined = [torch.cat(parts) for parts in zip(*posed)]
         counts = [len(self.splats[branch]) for branch in branches]
         number = torch.repeat_interleave(torch.arange(len(branches)), torch.tensor(counts)).to(joined[0].device)
-        features = None
-        if variance:
-            parts = [
-                torch.zeros(n, device=joined[0].device) if outs.get(b) is None else self.splats[b].spread(state_variance(b, outs[b]))
-                for b, n in zip(branches, counts)
-            ]
-            features = torch.cat(parts)[:, None]
         drawn = rasterization(
             *joined, self.material.camera(frame), self.material.K, width, height, sh=torch.cat([self.splats[b].sh(degree) for b in branches]),
             features=features, branch=number, composite="layered",

@@ -181,12 +181,13 @@ class Trainer:
         if phase != "static":
             out = scene.motion(branch, frame, net.random_members(self.generator) if phase == "single" else None, views)
         features, attends = self._features(branch, out)
-        drawn = scene.draw_branch(branch, frame, out, self.degree, self.background, features)
+        behind = self._behind()
+        drawn = scene.draw_branch(branch, frame, out, self.degree, behind, features)
         drawn.means2d.retain_grad()
         keep = shown.mouth if branch == "mouth" else (shown.face + shown.hair).clamp(max=1)
         care = 1 - shown.hidden if branch == "mouth" else torch.ones_like(keep)
-        truth = torch.lerp(self.background.expand_as(shown.truth), shown.truth, keep[..., None])
-        found = torch.lerp(self.background.expand_as(shown.truth), drawn.colors[0], care[..., None])
+        truth = torch.lerp(behind.expand_as(shown.truth), shown.truth, keep[..., None])
+        found = torch.lerp(behind.expand_as(shown.truth), drawn.colors[0], care[..., None])
         parts = {"picture": picture_loss(found, truth, config.dssim), "alpha": alpha_loss(drawn.alphas[0] * care, keep)}
         loss = parts["picture"] + config.alpha * parts["alpha"]
         if branch == "mouth" and config.lining:
@@ -230,6 +231,11 @@ class Trainer:
         if float(torch.rand((), generator=self.generator)) < self.config.swapped:
             views["style"] = self.material.views(other)["style"]
         return views
+
+    def _behind(self) -> Tensor:
+        """The even colour [3] behind a training picture."""
+        share, *color = torch.rand(4, generator=self.generator).tolist()
+        return self.background if share >= self.config.recoloured else self.background.new_tensor(color)
 
     def _drawn(self, frames: list[Frame]) -> Frame:
         return frames[int(torch.randint(len(frames), (), generator=self.generator))]
