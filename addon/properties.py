@@ -6,13 +6,13 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
 from ..engine.avatar import EMOTIONS, REGIONS
+from ..engine.errors import UserError
 from ..engine.shot import SMOOTHING_MAX
-from . import frames, status
+from . import display, frames, status
 from .core.channels import CHANNELS, INTENSITY_MAX, STRENGTH_CHANNELS
 from .core.performance import DECAYS
 from .core.presets import PRESETS
 from .core.trust import QUANTITIES, region_label
-from .draw.source import ViewportLook
 from .feedback import tag_redraw
 
 _MAX_FRAME = 1048574  # Blender's own limit
@@ -43,6 +43,15 @@ def _changed(self: AvatarProperties, context: bpy.types.Context) -> None:
 
 
 def _draw_again(self: DisplayProperties, context: bpy.types.Context) -> None:
+    tag_redraw()
+
+
+def _show_another(self: DisplayProperties, context: bpy.types.Context) -> None:
+    """Something else is shown: on a ramp that fits it, where that can be told."""
+    try:
+        display.fit_ramp(self.id_data)
+    except UserError:
+        pass  # the ramp stays, the button says why
     tag_redraw()
 
 
@@ -193,7 +202,7 @@ class DisplayProperties(bpy.types.PropertyGroup):
         description="What the 3D views show of each Gaussian",
         items=[
             ("COLOR", "Colour", "The avatar as it looks"),
-            ("UNCERTAINTY", "Uncertainty", "How unsure the networks are of the motion: aleatoric and epistemic together"),
+            ("UNCERTAINTY", "Uncertainty", "How unsure the avatar is of itself: aleatoric and epistemic together"),
             ("ALEATORIC", "Aleatoric", "Uncertainty that lies in the data: the same speech can look different"),
             ("EPISTEMIC", "Epistemic", "Uncertainty of the networks themselves: unlike what they were trained on"),
             ("SHARE_AUDIO", "Share of the Sound", "How much of the motion comes from the sound"),
@@ -206,7 +215,7 @@ class DisplayProperties(bpy.types.PropertyGroup):
         ],
         default="COLOR",
         options=set(),
-        update=_draw_again,
+        update=_show_another,
     )
     low: FloatProperty(name="From", description="Value shown in the ramp's first colour", default=0.0, precision=4, options=set(), update=_draw_again)
     high: FloatProperty(name="To", description="Value shown in the ramp's last colour", default=1.0, precision=4, options=set(), update=_draw_again)
@@ -222,12 +231,6 @@ class DisplayProperties(bpy.types.PropertyGroup):
     region: EnumProperty(
         name="Region", description="Part of the face that is looked at", items=REGION_ITEMS, default="ALL", options=set(), update=_draw_again
     )
-
-
-def look_of(scene: bpy.types.Scene) -> ViewportLook:
-    """What draw.source asks: what the 3D views show."""
-    settings = scene.ua3dtalk_display
-    return ViewportLook(settings.display.lower(), (settings.low, max(settings.high, settings.low + 1e-9)))
 
 
 CLASSES = (AvatarProperties, DisplayProperties)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import bpy
 
-from . import automatic, commands, compositing, frames, handlers, live, operators, panels, preferences, properties, render_engine, session, status, uncertainty
+from . import automatic, commands, compositing, display, frames, handlers, live, operators, panels, preferences, properties, render_engine, session, status, uncertainty
 from .draw import graph, source, strip, viewport
 
 _CLASSES = (*properties.CLASSES, *operators.CLASSES, *panels.CLASSES, *preferences.CLASSES)
@@ -46,7 +46,7 @@ def _steps() -> list[tuple[Callable[[], None], Callable[[], None]]]:
         (properties.register, properties.unregister),
         (panels.register, panels.unregister),
         (render_engine.register, _engine_off),
-        (lambda: source.set_sources(frames.frame_source, properties.look_of), lambda: source.set_sources(None)),
+        (lambda: source.set_sources(frames.frame_source, display.look_of), lambda: source.set_sources(None)),
         (live.register, live.unregister),
         (handlers.register, handlers.unregister),
         (compositing.register, compositing.unregister),

@@ -1,12 +1,13 @@
-"""Going to where a result is not to be trusted."""
+"""Seeing where a result is not to be trusted, and going there."""
 
 from __future__ import annotations
 
 import bpy
+import numpy as np
 from bpy.props import EnumProperty
 
 from ...engine.errors import UserError
-from .. import api
+from .. import api, display
 from ..core.trust import next_frame, region_label, times
 from ..feedback import reporting
 from ..properties import QUANTITY_ITEMS, REGION_ITEMS
@@ -35,9 +36,9 @@ class JumpToWorst(OnAvatar, bpy.types.Operator):
     @reporting
     def execute(self, context: bpy.types.Context) -> set[str]:
         obj, scene = target(self, context), context.scene
-        asked, display = self.properties.is_property_set, context.scene.ua3dtalk_display
-        quantity = (self.quantity if asked("quantity") else display.quantity).lower()
-        region = (self.region if asked("region") else display.region).lower()
+        asked, settings = self.properties.is_property_set, scene.ua3dtalk_display
+        quantity = (self.quantity if asked("quantity") else settings.quantity).lower()
+        region = (self.region if asked("region") else settings.region).lower()
         region = "" if region == "all" else region
         found = api.worst_frames(obj, quantity, region, scene)
         trust = api.trust(obj, scene)
@@ -54,4 +55,19 @@ class JumpToWorst(OnAvatar, bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (JumpToWorst,)
+class FitRamp(bpy.types.Operator):
+    """Let the colour ramp of the 3D views go from the least to the most that avatars show at this frame"""
+
+    bl_idname = "ua3dtalk.fit_ramp"
+    bl_label = "Fit Colour Ramp"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @reporting
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        view = context.region_data
+        low, high = display.fit_ramp(context.scene, None if view is None else np.array(view.view_matrix))
+        self.report({"INFO"}, f"From {low:.3g} to {high:.3g}")
+        return {"FINISHED"}
+
+
+CLASSES = (JumpToWorst, FitRamp)

@@ -6,6 +6,7 @@ import bpy
 
 from ...engine.errors import UserError
 from .. import baking, frames, live, session, status
+from ..display import ON_A_RAMP
 from ..draw import viewport
 from ..places import folder_of
 from ..preferences import draw_environment
@@ -62,10 +63,11 @@ def draw_display(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bp
     """What the 3D views show."""
     settings = context.scene.ua3dtalk_display
     layout.prop(settings, "display", text="")
-    if settings.display not in ("COLOR", "BRANCH", "OBJECT"):
+    if settings.display in ON_A_RAMP:
         row = layout.row(align=True)
         row.prop(settings, "low")
         row.prop(settings, "high")
+        row.operator("ua3dtalk.fit_ramp", text="", icon="DRIVER_DISTANCE")
     layout.prop(context.scene, "sync_mode", text="Playback")
     for line in viewport.problems():
         lines(layout, line, "ERROR")

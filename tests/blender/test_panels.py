@@ -218,6 +218,37 @@ def test_display(drawn: Callable[..., str], head: bpy.types.Object, scene: bpy.t
     assert {item.identifier.lower() for item in scene.ua3dtalk_display.bl_rna.properties["display"].enum_items} == known
 
 
+def test_the_ramp_fits_what_is_shown(
+    drawn: Callable[..., str], head: bpy.types.Object, engine: ModuleType, api: ModuleType, scene: bpy.types.Scene, shipped: Shipped
+) -> None:
+    settings = scene.ua3dtalk_display
+    settings.display = "UNCERTAINTY"
+    assert (settings.low, settings.high) == (0, 1), "nothing is baked: the ramp stays"
+    with pytest.raises(RuntimeError, match="Bake it first"):
+        bpy.ops.ua3dtalk.fit_ramp()
+    api.bake(head, (1, 4))
+    scene.frame_set(3)
+    assert bpy.ops.ua3dtalk.fit_ramp() == {"FINISHED"} and "(ua3dtalk.fit_ramp)" in drawn("display")
+    now = shipped("addon.frames").shown(head, 3)
+    for kind, found in (("UNCERTAINTY", now.uncertainty.sum(1)), ("EPISTEMIC", now.uncertainty[:, 1])):
+        settings.display = kind  # which fits by itself
+        inside = (found >= settings.low) & (found <= settings.high)
+        seen = (found > 0) & (now.opacities > 0.1)
+        assert settings.low < settings.high and 0.97 < inside[seen].mean() <= 0.99 and found[seen].min() < settings.low
+    settings.display, scene.camera = "DEPTH", None
+    with pytest.raises(RuntimeError, match="camera"):
+        bpy.ops.ua3dtalk.fit_ramp()
+    scene.camera = bpy.data.objects.new("eye", bpy.data.cameras.new("eye"))
+    scene.collection.objects.link(scene.camera)
+    scene.camera.location, scene.camera.rotation_euler = head.matrix_world.translation, (np.pi / 2, 0, 0)
+    scene.camera.location.y -= 3
+    bpy.context.view_layer.update()
+    bpy.ops.ua3dtalk.fit_ramp()
+    assert 2.5 < settings.low < settings.high < 3.5, "metres from the camera"
+    settings.display = "SHARE_EXP"
+    assert "[low]" not in drawn("display")
+
+
 def test_preferences(head: bpy.types.Object, shipped: Shipped, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UA3DTALK_PYTHON", raising=False)
     preferences = shipped("addon.session").preferences()
