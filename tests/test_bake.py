@@ -19,11 +19,12 @@ import soundfile
 from support import STAGE
 from support.avatars import static_avatar, talking_avatar
 
-from ua3dtalk.engine.avatar import load_avatar, regions, save_avatar
+from ua3dtalk.engine.avatar import EMOTIONS, Avatar, load_avatar, regions, save_avatar
 from ua3dtalk.engine.bake import Baker, Session
 from ua3dtalk.engine.cache import SHARES, CacheReader, CacheWriter
 from ua3dtalk.engine.cache.layout import ENTRY, FRAME_FILES
 from ua3dtalk.engine.errors import Cancelled, UserError
+from ua3dtalk.engine.files import file_hash
 from ua3dtalk.engine.shot import EmotionCurves, Shot, compose_shot, save_shot
 from ua3dtalk.engine.shot.emotion import parse_emotion
 
@@ -81,6 +82,24 @@ def test_a_frame_is_the_deformation_of_its_views(files: Path, tmp_path: Path) ->
     means = (np.asarray(avatar.tensors["face.means"], np.float64)[rows] + plain) @ avatar.rotation_to_blender().T
     got = reader.at(20).means[rows]
     assert np.abs(got - means).max() < 2e-5 * np.abs(means).max()
+
+
+def test_an_emotion_brings_its_action_units(files: Path, tmp_path: Path) -> None:
+    avatar = load_avatar(files / "head.safetensors")
+    brought = np.random.default_rng(0).uniform(0, 0.8, (len(avatar.meta.emotions), 6)).astype(np.float32)
+    brought[0] = 0
+    save_avatar(Avatar(avatar.meta, avatar.tensors | {"emotion.action_units": brought}), tmp_path / "brings.safetensors")
+    shot = shot_of(files, [{"frame": 0, "emotion": "happy", "intensity": 0.5, "brow_raise": 0.75}, {"frame": 40, "emotion": "neutral"}])
+    rows = np.array([10, 49])
+    plain = Baker(Session("cpu", 1), shot).views(rows)
+    path = tmp_path / "brings.safetensors"
+    views = Baker(Session("cpu", 1), replace(shot, avatar=path, avatar_hash=file_hash(path))).views(rows)
+    np.testing.assert_allclose(plain["au"], shot.au[rows])
+    np.testing.assert_allclose(views["au"][0], np.minimum(shot.au[10] + 0.5 * brought[EMOTIONS.index("happy")], 1), atol=1e-6)
+    np.testing.assert_allclose(views["au"][1], shot.au[49], err_msg="neutral brings none")
+    assert all(np.array_equal(views[name], plain[name]) for name in plain if name != "au")
+    with pytest.raises(UserError, match="emotion.action_units"):
+        save_avatar(Avatar(avatar.meta, avatar.tensors | {"emotion.action_units": brought[:3]}), tmp_path / "wrong.safetensors")
 
 
 def plain_motion(reference, avatar, branch: str, views: dict) -> np.ndarray:

@@ -51,7 +51,7 @@ def random() -> np.random.Generator:
 def test_a_picture_is_what_a_bake_and_a_rendering_give(folder: Path, subject: Subject, data, tmp_path: Path) -> None:
     frame = data.splits["val"][2]
     keyed = lm.view_of(data, [frame])
-    motion = subject.deformer.motion(subject.views(data.sound, **keyed))
+    motion = subject.deformer.motion(subject.views(data.sound, **(keyed | {"measured": False})))
     mine = subject.draw(motion, 0, frame.viewmat, data.K, 48, 48)
     shot = Shot(
         subject.path, file_hash(subject.path), data.sound, file_hash(data.sound), 25.0, np.array([5], np.int32), keyed["times"],
@@ -67,7 +67,7 @@ def test_a_picture_is_what_a_bake_and_a_rendering_give(folder: Path, subject: Su
     total = np.abs(mine.aleatoric - baked.aleatoric)[mine.alpha > 0.9]
     assert total.max() < 0.02 * mine.aleatoric.max() and mine.aleatoric.max() > 0
     still = subject.draw(None, 0, frame.viewmat, data.K, 48, 48)
-    assert np.abs(mine.color - still.color).max() > 0.05 and (still.aleatoric == 0).all()
+    assert np.abs(mine.color - still.color).max() > 0.05 and (still.epistemic == 0).all()
     assert np.allclose(still.over(np.ones((48, 48, 3)))[0, 0], 1, atol=1e-3)
 
 
@@ -76,7 +76,7 @@ def test_views_are_the_providers_and_the_emotions_the_prototypes(folder: Path, s
 
     times, emotion = np.array([0.3, 0.9]), np.eye(8)[[1, 4]] * 0.5
     au = np.full((2, 6), 0.3)
-    views = subject.views(folder / "one.wav", times, emotion, au)
+    views = subject.views(folder / "one.wav", times, emotion, au, measured=True)
     meta = {name: vars(view) for name, view in subject.avatar.meta.views.items()}
     for name, provider in build_providers(meta, subject.avatar.tensors).items():
         if name != "emotion":

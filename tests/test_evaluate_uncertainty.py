@@ -29,7 +29,8 @@ def test_noise_has_the_level_that_is_said(subject: Subject, folder: Path) -> Non
     spread = emotion_vectors(subject.head, np.eye(8)).std(0)  # stands still over these frames, and is spoilt nonetheless
     noise = (un.spoilt(subject, views, "emotion", "0 dB")["emotion"] - views["emotion"])[:, 0]
     assert (noise / np.maximum(spread, 0.1 * spread.mean())).std() == pytest.approx(1, abs=0.05)
-    assert (un.spoilt(subject, views, "au", "left out")["au"] == 0).all() and un.spoilt(subject, views, "au", "clean") is views
+    bare = {un.LEFT_OUT: {"au": np.full((3, 6), 0.5)}}
+    assert (un.spoilt(subject, views, "au", un.LEFT_OUT, others=bare)["au"] == 0.5).all() and un.spoilt(subject, views, "au", "clean") is views
     assert np.array_equal(un.spoilt(subject, views, "style", "another moment's")["style"][0], views["style"][20])
 
 
@@ -86,7 +87,7 @@ def test_strangers_are_told_from_friends(folder: Path, tmp_path: Path) -> None:
     save_avatar(avatar, tmp_path / "head.safetensors")
     one = Subject(tmp_path / "head.safetensors", "cpu", 1)
     sentence = Sentence(folder / "one.wav", np.linspace(0.1, 1.3, 20), [])
-    silence = un.Performance([(None, np.zeros(20), np.eye(8)[1], None)])
+    silence = un.Performance([{"sound": None, "times": np.zeros(20), "emotion": np.eye(8)[1]}])
     found = un.judge_strangers(one, silence, {"speech": un.of_sentences([sentence]), "more silence": silence})
     assert found["speech"]["auroc"] != 0.5 and found["more silence"]["auroc"] == 0.5
     again = un.judge_strangers(one, un.of_sentences([sentence]), {"silence": silence})
@@ -97,9 +98,9 @@ def test_strangers_are_told_from_friends(folder: Path, tmp_path: Path) -> None:
 def test_performances_under_emotions(folder: Path) -> None:
     sentences = [Sentence(folder / "one.wav", np.linspace(0.1, 1, 9), []), Sentence(folder / "two.wav", np.linspace(0.1, 1, 5), [])]
     full = un.of_sentences(sentences, 1.5)
-    assert [part[2].shape for part in full.parts] == [(9, 8), (5, 8)] and np.allclose(full.parts[0][2].sum(1), 1.5)
-    assert set(np.concatenate([p[2] for p in full.parts]).argmax(1)) == set(range(1, 8))
-    some = np.concatenate([p[2] for p in un.of_sentences(sentences).parts]).sum(1)
+    assert [part["emotion"].shape for part in full.parts] == [(9, 8), (5, 8)] and np.allclose(full.parts[0]["emotion"].sum(1), 1.5)
+    assert set(np.concatenate([part["emotion"] for part in full.parts]).argmax(1)) == set(range(1, 8))
+    some = np.concatenate([part["emotion"] for part in un.of_sentences(sentences).parts]).sum(1)
     assert (some <= 1).all() and some.std() > 0.1
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from support.face_data import make_face_data
+from ua3dtalk.engine.avatar import EMOTIONS
 from ua3dtalk.engine.dataset import read_data
 from ua3dtalk.engine.train.config import BranchPlan, TrainConfig
+from ua3dtalk.engine.train.export import BROUGHT, emotion_action_units
 from ua3dtalk.engine.train.losses import details_loss
-from ua3dtalk.engine.train.material import EYES, LIPS, Material
+from ua3dtalk.engine.train.material import CLOSED, EYES, LIPS, Material
 from ua3dtalk.engine.train.sources import find_sources
 from ua3dtalk.engine.train.start import BACK, FRONT, THICK, begin
 from ua3dtalk.engine.train.trainer import Trainer
@@ -105,3 +107,41 @@ def test_other_colours_stand_behind_a_share_of_the_pictures(material: Material) 
         assert abs(float(others.float().mean()) - share) < 0.08 and (share not in (0, 1) or bool((others == share).all()))
         if share:
             assert float(colors[others].std(0).min()) > 0.2, "another one each time"
+
+
+def test_closed_eyes_come_more_often_once_the_face_moves(material: Material) -> None:
+    closed = {frame.number for frame in material.train if material.data.aus[frame.number, 5] > CLOSED}
+    assert 0 < len(closed) < 0.3 * len(material.train)
+    for share in (0.0, 1.0):
+        trainer, taken = Trainer(material, replace(FEW, blinks=share, swapped=0.0)), []
+        drawn = trainer._drawn
+        trainer._drawn = lambda frames: taken.append(drawn(frames)) or taken[-1]
+        while trainer.name != "face":
+            trainer.step_once()
+        while trainer.name == "face":
+            taken.clear()
+            moves = trainer.phase != "static"
+            trainer.step_once()
+            if moves and share:
+                assert taken[0].number in closed
+        assert len(trainer.blinking) == len(closed)
+
+
+def test_emotions_bring_the_action_units_of_their_film(tmp_path: Path) -> None:
+    material = Material(read_data(make_face_data(tmp_path, frames=120)), find_sources([]), CPU)
+    found = emotion_action_units(material)
+    numbers = [frame.number for frame in material.train]
+    weights, units = material.data.labels.emotion[numbers], material.data.aus[numbers]
+    named = [EMOTIONS.index(name) for name in material.emotions() if name != "neutral"]
+    assert found.shape == (8, 6) and (found >= 0).all() and not np.delete(found, named, 0).any()
+    # Another solver of the same: projected gradient, long enough.
+    known = np.concatenate([np.ones((len(weights), 1)), weights[:, named]], 1).astype(np.float64)
+    slopes, step = np.zeros((known.shape[1], 6)), 1 / np.linalg.norm(known, 2) ** 2
+    for _ in range(20_000):
+        slopes = np.maximum(slopes - step * known.T @ (known @ slopes - units), 0)
+    assert np.allclose(found[named], np.where(slopes[1:] < BROUGHT, 0, slopes[1:]), atol=1e-3)
+    assert found.any(), "this head smiles and raises its brows with its feelings"
+
+
+def test_a_film_without_labels_tells_no_action_units(tmp_path: Path) -> None:
+    assert emotion_action_units(Material(read_data(make_face_data(tmp_path, frames=40, labels=False)), find_sources([]), CPU)) is None

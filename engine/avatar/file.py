@@ -112,6 +112,14 @@ class Avatar:
             get("means"), normalise(get("quats")), softplus(get("scales")), sigmoid(get("opacities")), get("sh")
         )
 
+    def emotion_action_units(self) -> np.ndarray | None:
+        """[8,6] float32: what each of EMOTIONS at full intensity brings of AU_NAMES (in 0..1, beside the face at rest); None: not known."""
+        stored = self.tensors.get("emotion.action_units")
+        if stored is None:
+            return None
+        rows = dict(zip(self.meta.emotions, np.asarray(stored, np.float32)))
+        return np.stack([rows.get(name, np.zeros(len(AU_NAMES), np.float32)) for name in EMOTIONS])
+
     def variance_unit(self, branch: str) -> np.ndarray | None:
         """[N] float32, variance of colour (display, 0..1) for one of a Gaussian's fused state, and of one that stands still its own; None: unknown."""
         stored = self.tensors.get(f"{branch}.variance_unit")
@@ -263,6 +271,9 @@ def _check(avatar: Avatar, path: Path) -> None:
     prototypes = tensors.get("emotion.prototypes")
     if prototypes is not None and (prototypes.ndim != 2 or len(prototypes) != len(meta.emotions)):
         raise refuse("tensor `emotion.prototypes` does not fit the emotion vocabulary")
+    brought = tensors.get("emotion.action_units")
+    if brought is not None and (brought.shape != (len(meta.emotions), len(AU_NAMES)) or brought.dtype.kind != "f"):
+        raise refuse("tensor `emotion.action_units` does not fit the emotion vocabulary and the action units")
     thumbnail = tensors.get("thumbnail")
     if thumbnail is not None and (thumbnail.ndim != 3 or thumbnail.shape[2] != 4 or thumbnail.dtype != np.uint8):
         raise refuse("tensor `thumbnail` is no [H,W,4] uint8 picture")

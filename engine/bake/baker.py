@@ -96,13 +96,14 @@ class Baker:
             self.tracks = session.tracks(self.head, shot.sound if heard else None, shot.sound_hash if heard else "")
 
     def views(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """What the networks get for rows [F] of the shot: audio [F,8,29,16], exp, style [F,1,64], emotion [F,1,128], au [F,6]."""
+        """What the networks get for rows [F] of the shot: audio [F,8,29,16], exp, style [F,1,64], emotion [F,1,128], au [F,6] (those keyed and those
+        of the emotion)."""
         shot = self.shot.part(rows)
         times = np.where(bool(shot.sound_hash), shot.times, np.nan)
         said = self._said(times) if shot.smoothing == 0 else smoothed(self._said, times, shot.smoothing)
         keyed, share = shot.emotion_parts()
         x = keyed + share[:, None] * said.pop(EMOTION_VIEW)
-        return said | {"emotion": emotion_vectors(self.head, x)[:, None], "au": np.asarray(shot.au, np.float32)}
+        return said | {"emotion": emotion_vectors(self.head, x)[:, None], "au": action_units(self.head, x, shot.au)}
 
     def _said(self, times: np.ndarray) -> dict[str, np.ndarray]:
         """What the sound says to each view at `times` [F], the automatic emotion's weights among them: 0 where there is no sound."""
@@ -323,3 +324,8 @@ def emotion_vectors(head: Head, x: np.ndarray) -> np.ndarray:
             vectors = vectors + x[:, index, None] * (prototypes[names.index(name)] - neutral)
     return vectors.astype(np.float32)
 
+
+def action_units(head: Head, x: np.ndarray, keyed: np.ndarray) -> np.ndarray:
+    """au [F,6] in 0..1: those keyed [F,6] and, on top, those that go with emotions x [F,8] (in the order of EMOTIONS) in the avatar's film."""
+    keyed = np.asarray(keyed, np.float32)
+    return keyed if head.action_units is None else np.clip(keyed + x @ head.action_units, 0, 1).astype(np.float32)

@@ -28,6 +28,7 @@ class Head:
         deformer: its networks; None for a static one.
         providers: the providers it was trained with, by view; none for a static one.
         prototypes: [E,128] float32 emotion prototypes, or None.
+        action_units: [8,6] float32, what each of EMOTIONS at full intensity brings of AU_NAMES, or None.
         static, branch: all N Gaussians at rest in Blender's frame, and [N] uint8: 0 face, 1 mouth.
         region: [N] uint8, index into `avatar.REGIONS`.
         still_variance: [N] float32, see `Avatar.still_variance`.
@@ -42,6 +43,7 @@ class Head:
     deformer: Deformer | None
     providers: dict[str, Provider]
     prototypes: np.ndarray | None
+    action_units: np.ndarray | None
     static: Gaussians
     branch: np.ndarray
     region: np.ndarray
@@ -85,6 +87,7 @@ class Session:
                 deformer,
                 {} if deformer is None else build_providers(views, weights),
                 None if prototypes is None else np.array(prototypes, np.float32),
+                avatar.emotion_action_units(),
                 static,
                 branch,
                 regions(avatar),

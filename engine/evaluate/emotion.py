@@ -11,7 +11,7 @@ import numpy as np
 
 from ..audio import read_sound
 from ..avatar import EMOTIONS
-from ..bake.baker import emotion_vectors
+from ..bake.baker import action_units, emotion_vectors
 from ..dataset import FaceData
 from ..views.content import MBP
 from . import landmarks as lm
@@ -181,6 +181,7 @@ def _under(subject: Subject, sound: Path, times: np.ndarray, keyed: np.ndarray) 
     views = subject.views(sound, times, np.zeros(8))
     views = {name: np.repeat(value, len(keyed), 0) for name, value in views.items()}
     views["emotion"] = np.tile(emotion_vectors(subject.head, keyed), (len(times), 1))[:, None]
+    views["au"] = np.tile(action_units(subject.head, keyed, np.zeros((len(keyed), 6))), (len(times), 1))
     return views
 
 

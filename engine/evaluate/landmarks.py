@@ -7,7 +7,7 @@ its own, and carried by them on held-out frames. What a landmark says is learned
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
@@ -37,13 +37,14 @@ LIPS = ((61, 67), (62, 66), (63, 65))
 """Inner lips, upper and lower."""
 
 
-def view_of(data: FaceData, frames: list[Frame]) -> dict[str, np.ndarray]:
-    """What is keyed in a data set's frames: times [F], emotion [F,8] (neutral without labels, as in training), au [F,6]."""
+def view_of(data: FaceData, frames: list[Frame]) -> dict[str, Any]:
+    """What a data set's frames are, for `Subject.views`: times [F], emotion [F,8] (neutral without labels, as in training), measured au [F,6]."""
     numbers = np.array([frame.number for frame in frames])
     return {
         "times": np.array([frame.time for frame in frames]),
         "emotion": np.zeros((len(frames), len(EMOTIONS))) if data.labels is None else data.labels.emotion[numbers],
         "au": data.aus[numbers],
+        "measured": True,
     }  # fmt: skip
 
 

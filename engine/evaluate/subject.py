@@ -75,13 +75,14 @@ class Subject:
         return self.avatar.variance_unit("face") is not None
 
     def views(
-        self, sound: Path | None, times: np.ndarray, emotion: np.ndarray | None = None, au: np.ndarray | None = None
+        self, sound: Path | None, times: np.ndarray, emotion: np.ndarray | None = None, au: np.ndarray | None = None, measured: bool = False
     ) -> dict[str, np.ndarray]:
         """What the networks get at times [F] seconds of a sound (None, NaN: silence).
 
         Args:
             emotion: [8] or [F,8] weights times intensity; None: what the voice says.
-            au: [6] or [F,6] in 0..1.
+            au: [6] or [F,6] in 0..1, keyed on top of what goes with the emotion.
+            measured: `au` are all that the face shows, as in a film.
         """
         count = len(times)
         spread = lambda value, width: np.array(np.broadcast_to(np.zeros(width) if value is None else value, (count, width)), np.float32)  # noqa: E731
@@ -90,7 +91,8 @@ class Subject:
             np.asarray(times, np.float64) if sound is not None else np.full(count, np.nan), spread(emotion, len(EMOTIONS)),
             np.ones(count, np.float32), np.full(count, float(emotion is not None), np.float32), spread(au, 6),
         )  # fmt: skip
-        return Baker(self.session, shot).views(np.arange(count))
+        views = Baker(self.session, shot).views(np.arange(count))
+        return views | {"au": shot.au} if measured else views
 
     def crop(self, rows: np.ndarray) -> Deformer:
         """Networks of some of the face's Gaussians alone, `rows` [R] of `means`, in that order: motion without the cost of the others."""

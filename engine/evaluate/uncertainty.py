@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 import numpy as np
 
@@ -35,13 +35,13 @@ PIXELS = 200_000
 
 @dataclass
 class Performance:
-    """F frames that an avatar can be asked for: (sound, times, emotion [8] or [F,8] or None, au [6] or [F,6] or None) after each other."""
+    """F frames that an avatar can be asked for: what `Subject.views` takes, part after part."""
 
-    parts: list[tuple[Path | None, np.ndarray, np.ndarray | None, np.ndarray | None]]
+    parts: list[dict[str, Any]]
 
-    def views(self, subject: Subject) -> Views:
-        """What its networks get, [F,..] each."""
-        each = [subject.views(*part) for part in self.parts]
+    def views(self, subject: Subject, **other: Any) -> Views:
+        """What its networks get, [F,..] each; `other` in the place of what the parts say."""
+        each = [subject.views(**(part | other)) for part in self.parts]
         return {name: np.concatenate([one[name] for one in each]) for name in each[0]}
 
 
@@ -53,34 +53,31 @@ def of_sentences(sentences: list[Sentence], intensity: float | None = None, seed
         emotion = np.eye(len(EMOTIONS))[1 + (start + np.arange(count)) % (len(EMOTIONS) - 1)]
         emotion *= random.uniform(0, 1, (count, 1)) if intensity is None else intensity
         au = random.uniform(0, 1, (count, 6)) * (random.random((count, 6)) < 0.4)
-        parts.append((sentence.sound, sentence.times, emotion, au))
+        parts.append({"sound": sentence.sound, "times": sentence.times, "emotion": emotion, "au": au})
         start += count
     return Performance(parts)
 
 
 def of_frames(data: FaceData, frames: list[Frame]) -> Performance:
     """What a data set's frames are known to be."""
-    keyed = lm.view_of(data, frames)
-    return Performance([(data.sound, keyed["times"], keyed["emotion"], keyed["au"])])
+    return Performance([{"sound": data.sound, **lm.view_of(data, frames)}])
 
 
-STRANGER = "a stranger's"
+STRANGER, LEFT_OUT = "a stranger's", "left out"
 
 
-def spoilt(subject: Subject, views: Views, view: str, case: str, seed: int = 0, strange: Views | None = None) -> Views:
+def spoilt(subject: Subject, views: Views, view: str, case: str, seed: int = 0, others: Mapping[str, Views] | None = None) -> Views:
     """The views with one of them spoilt.
 
     Args:
-        case: `<n> dB`: Gaussian noise beside which the view's own changes have that level; `left out`: zeros; `another moment's`: taken
-            from half the performance away; STRANGER: from `strange`, views of somebody else's speech, over and over; `clean`: as they are.
+        case: `<n> dB`: Gaussian noise beside which the view's own changes have that level; `another moment's`: taken from half the performance
+            away; `clean`: as they are; any of `others`, which has the views to take it from, over and over.
     """
     values = views[view]
-    if case == STRANGER:
-        return views | {view: np.resize(strange[view], values.shape)}
+    if others is not None and case in others:
+        return views | {view: np.resize(others[case][view], values.shape)}
     if case == "clean":
         return views
-    if case == "left out":
-        return views | {view: np.zeros_like(values)}
     if case == "another moment's":
         return views | {view: np.roll(values, len(values) // 2, 0)}
     # The emotion may stand still over a whole shot: its signal is what tells the emotions apart.
@@ -90,7 +87,7 @@ def spoilt(subject: Subject, views: Views, view: str, case: str, seed: int = 0, 
 
 
 CASES: dict[str, tuple[str, ...]] = {
-    **{view: ("clean", *(f"{level:g} dB" for level in NOISE)) for view in VIEWS["face"]}, "au": ("clean", "left out")
+    **{view: ("clean", *(f"{level:g} dB" for level in NOISE)) for view in VIEWS["face"]}, "au": ("clean", LEFT_OUT)
 }  # fmt: skip
 CASES["style"] += ("another moment's",)
 WEIGHED = {view: "audio" if view == "au" else view for view in CASES}
@@ -108,7 +105,8 @@ def judge_spoilt_views(
         data, frames: the performance is these frames of a data set, and pictures are held against its truth; without, against the
             avatar's own unspoilt portrait.
         baseline: an avatar without the fusion (concatenation), spoilt the same way.
-        strange: of people that were not trained on; their style takes the place of the avatar's in one more case.
+        strange: of people that were not trained on; their style takes the place of the avatar's in one more case. Action units that are
+            left out are those of a bake in which none is keyed: what goes with the emotion, where the avatar knows it.
         pictures: how many are drawn in each case.
 
     Returns:
@@ -127,7 +125,7 @@ def judge_spoilt_views(
         done, total = 0, len(judged) * sum(map(len, spoilt_by.values()))
         for who, one in judged.items():
             views = performance.views(one)
-            others = None if strange is None else strange.views(one)
+            others = {LEFT_OUT: performance.views(one, au=None, measured=False)} | ({} if strange is None else {STRANGER: strange.views(one)})
             drawn = np.unique(np.linspace(0, len(views["audio"]) - 1, pictures).astype(int))
             truth = _truth(data, [frames[i] for i in drawn]) if data is not None and frames is not None else None
             moving = one.avatar.moving("face")
@@ -136,7 +134,7 @@ def judge_spoilt_views(
             own = _pictures(one, {name: value[drawn] for name, value in views.items()}, data, frames, drawn)[0]
             for view, cases in spoilt_by.items():
                 for case in cases:
-                    entry, changed = result[view][case], spoilt(one, views, view, case, strange=others)
+                    entry, changed = result[view][case], spoilt(one, views, view, case, others=others)
                     moved = deformer.motion(changed).face
                     seen, motion = _pictures(one, {name: value[drawn] for name, value in changed.items()}, data, frames, drawn)
                     if who == "fusion":

@@ -55,6 +55,8 @@ class TrainConfig:
         still_hair: what lies in the hair when the static phase ends is not moved by the networks: a third less work (paper: no).
         swapped: share of the pictures whose style view is another moment's. Otherwise the manner of the voice tells the emotion, and f_emotion,
             the slider's, stays unused (paper: none; ours).
+        blinks: share of the face's moving steps that take a picture with closed lids (AU45 over .3), where there are some: a film has one in
+            twenty, and of a real one's few thousand steps lids learned nothing (paper: none; ours).
         without: views that stay zero in training, for ablations (ours).
 
         start: where Gaussians begin: `random` in a cube of +-0.1 (paper); `depth`: on the surface that the data's depth gives; `hull`:
@@ -117,6 +119,7 @@ class TrainConfig:
     logvar_bound: float = 7.0
     still_hair: bool = True
     swapped: float = 0.3
+    blinks: float = 0.15
     without: tuple[str, ...] = ()
 
     start: str = "auto"
@@ -182,7 +185,7 @@ class TrainConfig:
         return replace(
             cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), agree_steps=0,
             doubt=False, fuse_steps=10_000, members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
-            still_hair=False, swapped=0.0, recoloured=0.0, rest=0.0, details=0.0, lining=0.0,
+            still_hair=False, swapped=0.0, blinks=0.0, recoloured=0.0, rest=0.0, details=0.0, lining=0.0,
             planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, attention=1e-4, log_every=100, preview_every=2500,
             checkpoint_every=1000, preset="paper",
         )  # fmt: skip

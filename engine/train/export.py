@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 
-from ..avatar import EMOTIONS, Avatar, AvatarMeta, save_avatar
+from ..avatar import AU_NAMES, EMOTIONS, Avatar, AvatarMeta, save_avatar
 from ..dataset import Frame
 from ..deform.doubt import Known
 from ..deform.parameters import VIEWS, branch_tensors, read_sizes
+from .material import Material
 from .trainer import Trainer
 
 LANDMARKS = {
@@ -22,6 +24,8 @@ LANDMARKS = {
 """Named splats of the face: numbers of the 68 landmarks, splats for each."""
 CLEAR = 0.3
 """Opacity that a named splat must have."""
+BROUGHT = 0.05
+"""Of an action unit, what an emotion brings at least."""
 THUMBNAIL = 256
 """Pixels at most."""
 
@@ -38,6 +42,9 @@ def save(trainer: Trainer, path: Path, units: Mapping[str, np.ndarray], created:
         tensors |= silenced(scene.nets[branch].to_tensors(), branch, trainer.config.without)
         if not splats.moving.all():
             tensors[f"{branch}.moving"] = splats.moving.nonzero()[:, 0].cpu().numpy().astype(np.int32)
+    brought = emotion_action_units(material)
+    if brought is not None:
+        tensors["emotion.action_units"] = brought
     if trainer.config.doubt:
         known = {view: Known.of_film(material.film(view)) for view in VIEWS["face"]}
         tensors |= {name: value for view, one in known.items() if one is not None for name, value in one.tensors(view).items()}
@@ -59,6 +66,25 @@ def save(trainer: Trainer, path: Path, units: Mapping[str, np.ndarray], created:
     avatar = Avatar(meta, tensors)
     save_avatar(avatar, path)
     return avatar
+
+
+def emotion_action_units(material: Material) -> np.ndarray | None:
+    """[8,6] float32: what each of EMOTIONS at full intensity brings of the action units in the film, beside the face at rest; None where nothing is
+    known of its emotions.
+
+    A film shows emotions with their brows and lids. On a timeline an emotion is one slider, and without what goes with it the face would be asked
+    for what its networks never saw. Least squares with no number below 0; what is less than BROUGHT is noise.
+    """
+    seen = [EMOTIONS.index(name) for name in material.emotions() if name != "neutral"]
+    if not seen:
+        return None
+    numbers = [frame.number for frame in material.train]
+    weights = np.asarray(material.data.labels.emotion, np.float64)[numbers][:, seen]
+    known = np.concatenate([np.ones((len(weights), 1)), weights], 1)
+    found = np.zeros((len(EMOTIONS), len(AU_NAMES)), np.float32)
+    for column, values in enumerate(material.data.aus[numbers].T):
+        found[seen, column] = nnls(known, values.astype(np.float64))[0][1:]
+    return np.where(found < BROUGHT, 0, found)
 
 
 def silenced(tensors: dict[str, np.ndarray], branch: str, views: Sequence[str]) -> dict[str, np.ndarray]:

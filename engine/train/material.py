@@ -12,6 +12,7 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from ..audio import read_sound
+from ..avatar import AU_NAMES, EMOTIONS
 from ..dataset import FaceData, Frame, Masks
 from ..errors import UserError
 from ..files import file_hash
@@ -24,6 +25,8 @@ HIDDEN = 2
 """Rings round it in which what lies behind the lips is nobody's business."""
 LEAST_MOUTH = 5e-4
 """Share of the pixels that must show the inside of the mouth for a picture to teach it."""
+CLOSED = 0.3
+"""AU45 from which on lids count as closed."""
 EYES, LIPS = (slice(36, 42), slice(42, 48)), slice(48, 68)
 
 
@@ -126,13 +129,15 @@ class Material:
         """Those whose picture shows the inside of the mouth."""
         return [frame for frame in frames if self.data.masks(frame).mouth.mean() >= LEAST_MOUTH]
 
+    def with_closed_eyes(self, frames: list[Frame]) -> list[Frame]:
+        """Those in which the lids are (half) closed."""
+        return [frame for frame in frames if self.data.aus[frame.number, AU_NAMES.index("AU45")] > CLOSED]
+
     def emotions(self) -> dict[str, float]:
         """Emotions that the training pictures show, with their highest intensity; {} where nothing is known."""
         labels = self.data.labels
         if labels is None:
             return {}
-        from ..avatar import EMOTIONS
-
         highest = np.asarray(labels.emotion)[[frame.number for frame in self.train]].max(0)
         return {name: round(float(top), 2) for name, top in zip(EMOTIONS, highest) if top > 0.05}
 

@@ -40,6 +40,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.scene = Scene(material, {}, {})
         self.mouthed = material.with_mouth(material.train)
+        self.blinking = material.with_closed_eyes(material.train)
         self.parts: tuple[str, ...] = (("mouth",) if self.mouthed else ()) + ("face",) + ((AGREE,) if config.agree_steps else ()) + (FUSE,)
         self.part, self.step = 0, 0
         self.starts: dict[str, str] = {}
@@ -172,6 +173,8 @@ class Trainer:
     def _branch(self, branch: str) -> dict[str, float]:
         config, scene, splats, phase = self.config, self.scene, self.scene.splats[branch], self.phase
         frames = self.mouthed if branch == "mouth" else self.material.train
+        if branch == "face" and phase != "static" and self.blinking and float(torch.rand((), generator=self.generator)) < config.blinks:
+            frames = self.blinking
         frame = self._drawn(frames)
         views = self._views(frame)
         shown = self.material.shown(frame)
