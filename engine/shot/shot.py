@@ -32,7 +32,7 @@ class Shot:
         frames: [F] int32 scene frames, rising.
         times: [F] float64, where each frame lies in the sound file, seconds; NaN: no sound there.
         keyed: [F,8] float32 weights 0..1 in the order of EMOTIONS; intensity, mix: [F] float32.
-        au: [F,6] float32 0..1 (AU1, 4, 5, 6, 7, 45).
+        au: [F,6] float32 0..1 (AU1, 4, 5, 6, 7, 45), keyed on top of what goes with the emotion.
         upper, lower, lips: [F] float32 0..2, how strongly the upper face, the lower face and the lips move; 1, as they are where
             left out, is as learned. `engine.avatar.strength_masks` says where they act.
         smoothing: seconds, 0..SMOOTHING_MAX: deviation of the Gaussian over which what the sound says is averaged; 0 is off.
