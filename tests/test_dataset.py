@@ -147,3 +147,22 @@ def test_damaged_pictures(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(UserError, match="does not hold"):
             read()
+
+
+def test_an_emotion_file_tells_what_is_shown(tmp_path: Path) -> None:
+    writer = make(tmp_path / "set")
+    data = finish(writer)
+    assert np.array_equal(data.emotion, data.labels.emotion), "labels, where there is no file"
+    (writer.folder / "emotions.csv").write_text("time,happy,sad\n0,0,0\n0.16,0.8,0\n")
+    data = read_data(writer.folder)  # 25 pictures a second: 0, .04, .08 ... s
+    assert np.allclose(data.emotion[:, EMOTIONS.index("happy")], [0, 0.2, 0.4, 0.6, 0.8, 0.8], atol=1e-6) and not data.emotion[:, 2].any()
+    keys = [{"frame": 0, "emotion": "neutral"}, {"frame": 2, "emotion": "angry", "intensity": 0.5, "blend": 0}]
+    (writer.folder / "emotions.json").write_text(json.dumps({"fps": 25, "keys": keys}))
+    data = read_data(writer.folder)
+    assert np.allclose(data.emotion[:, EMOTIONS.index("angry")], [0, 0, 0.5, 0.5, 0.5, 0.5]) and data.labels is not None
+    (writer.folder / "emotions.json").write_text('{"keys": [{"frame": 0, "emotion": "cheery"}]}')
+    with pytest.raises(UserError, match="emotions.json: key 1: unknown emotion 'cheery'"):
+        _ = read_data(writer.folder).emotion
+    for name in ("emotions.json", "emotions.csv", "labels.npz"):
+        (writer.folder / name).unlink()
+    assert read_data(writer.folder).emotion is None

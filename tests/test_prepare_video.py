@@ -184,9 +184,11 @@ def talk() -> Path:
 
 @needs_mediapipe
 def test_a_real_video_becomes_a_data_set(talk: Path, tmp_path: Path, measured) -> None:
-    out = tmp_path / "data"
-    result = prepare(talk, out, PrepareSettings(size=160, end=4.0))
+    out, shown = tmp_path / "data", tmp_path / "shown.csv"
+    shown.write_text("time,happy\n0,0\n4,1\n")
+    result = prepare(talk, out, PrepareSettings(size=160, end=4.0, emotions=shown))
     data = read_data(out)
+    assert np.allclose(data.emotion[:, 1], np.arange(100) / 100, atol=1e-3) and not data.emotion[:, 2:].any() and data.labels is None
     assert result["pictures"] == 100 and result["tracked"] == "100 of 100" and data.width == data.height == 160
     assert (len(data.splits["train"]), len(data.splits["val"])) == (90, 10)
     measured(f"prepare, 4 s of talk_20s_450 at 160 px: reprojection {result['reprojection_px']} px, {result['reprojection_of_face']:.2%} of the face")

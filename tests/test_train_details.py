@@ -143,5 +143,20 @@ def test_emotions_bring_the_action_units_of_their_film(tmp_path: Path) -> None:
     assert found.any(), "this head smiles and raises its brows with its feelings"
 
 
+def test_a_film_whose_emotions_are_written_down_teaches_them(tmp_path: Path) -> None:
+    """As by a user of his own video: no labels, an emotion file."""
+    folder = make_face_data(tmp_path, frames=80)
+    labelled = Material(read_data(folder), find_sources([]), CPU)
+    shown = read_data(folder).labels.emotion
+    (folder / "labels.npz").unlink()
+    lines = [",".join(["frame", *EMOTIONS])] + [",".join([str(k), *(f"{x:g}" for x in row)]) for k, row in enumerate(shown)]
+    (folder / "emotions.csv").write_text("\n".join(lines))
+    written = Material(read_data(folder), find_sources([]), CPU)
+    for frame in written.train:
+        assert torch.equal(written.views(frame)["emotion"], labelled.views(frame)["emotion"])
+    assert written.emotions() == labelled.emotions() and {"happy", "surprised"} <= set(written.emotions())
+    assert np.array_equal(emotion_action_units(written), emotion_action_units(labelled))
+
+
 def test_a_film_without_labels_tells_no_action_units(tmp_path: Path) -> None:
     assert emotion_action_units(Material(read_data(make_face_data(tmp_path, frames=40, labels=False)), find_sources([]), CPU)) is None

@@ -9,7 +9,8 @@ parsing/<id>.png               what each pixel shows, by PARSING
 teeth_mask/<id>.npy            bool [H,W]: teeth and mouth inside that the parsing took for face
 bc.jpg  aud.wav  au.csv        background; sound; action units by OpenFace's columns, row = id
 ```
-Ours beside it, all optional: `labels.npz`, `depth/<id>.npy` (float16, metres), `data.json`. Features of other tools (`*.pth`) are listed, not read.
+Ours beside it, all optional: `labels.npz`, `emotions.json` or `.csv` (an emotion file, `engine.shot`: what the person shows, when; seconds of `aud.wav`),
+`depth/<id>.npy` (float16, metres), `data.json`. Features of other tools (`*.pth`) are listed, not read.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ PICTURE_FILES = {
 }  # fmt: skip
 """One of each for every picture."""
 DEPTH_FILE, LABELS_FILE, INFO_FILE = "depth/{}.npy", "labels.npz", "data.json"
+EMOTION_FILES = ("emotions.json", "emotions.csv")
+"""The first that is there counts, before what `labels.npz` says."""
 
 
 @dataclass(frozen=True, eq=False)

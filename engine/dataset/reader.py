@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..avatar import EMOTIONS
 from ..errors import UserError
+from ..shot import load_emotion
 from .layout import (
-    AU_COLUMNS, AU_FULL, BLINK_FULL, DEPTH_FILE, FPS, INFO_FILE, LABELS_FILE, LANDMARKS, PARSING, PICTURE_FILES, REQUIRED_FILES, TRANSFORMS,
+    AU_COLUMNS, AU_FULL, BLINK_FULL, DEPTH_FILE, EMOTION_FILES, FPS, INFO_FILE, LABELS_FILE, LANDMARKS, PARSING, PICTURE_FILES, REQUIRED_FILES, TRANSFORMS,
     VIEW_AUS, Frame, Labels, Masks,
 )  # fmt: skip
 
@@ -94,6 +96,22 @@ class FaceData:
                 return Labels(**{item.name: stored[item.name] for item in fields(Labels)})
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise _damaged(path, "the arrays " + ", ".join(item.name for item in fields(Labels))) from error
+
+    @cached_property
+    def emotion(self) -> np.ndarray | None:
+        """What the person shows, [F,8] float32 by id, weights times intensity in the order of `avatar.EMOTIONS`; None where nothing is known of it.
+
+        Raises:
+            UserError: an emotion file or `labels.npz` that cannot be read.
+        """
+        path = next((self.folder / name for name in EMOTION_FILES if (self.folder / name).exists()), None)
+        if path is None:
+            return None if self.labels is None else np.asarray(self.labels.emotion, np.float32)
+        frames = {frame.number: frame.time for split in self.splits.values() for frame in split}
+        shown = load_emotion(path, self.fps).at(np.array(list(frames.values())))
+        found = np.zeros((max(frames) + 1, len(EMOTIONS)), np.float32)
+        found[list(frames)] = shown["keyed"] * shown["intensity"][:, None]
+        return found
 
     def picture(self, frame: Frame) -> np.ndarray:
         """The person over the background, [H,W,3] uint8."""

@@ -112,7 +112,7 @@ def judge_emotion(
     """Each emotion at five intensities on held-out sentences.
 
     Args:
-        data: with labels: lips are followed by its landmarks, and expressions are also held against the person's own; without, lips
+        data: that tells its emotions: lips are followed by its landmarks, and expressions are also held against the person's own; else lips
             by the avatar's named splats.
 
     Returns:
@@ -133,7 +133,7 @@ def judge_emotion(
     for number in range(len(names)):
         keyed[1 + number * len(INTENSITIES) : 1 + (number + 1) * len(INTENSITIES), number + 1] = INTENSITIES
     shown, closed, speech = [], [], []
-    tracker = lm.Tracker(subject, data) if data is not None and data.labels is not None else None
+    tracker = lm.Tracker(subject, data) if data is not None and data.emotion is not None else None
     opening = _splats_opening(subject) if tracker is None else lambda views: lm.aperture(tracker.performed(views))
     places = []
     full = np.concatenate([[0], len(INTENSITIES) * (1 + np.arange(len(names)))])  # rows of `keyed`: neutral, each at full
@@ -224,7 +224,7 @@ def _against_person(data: FaceData, tracker: lm.Tracker, places: np.ndarray) -> 
     """Landmarks [F,8,68,2] (neutral, then each emotion at full intensity) against the true expressions of training frames."""
     train = data.splits["train"]
     numbers = np.array([frame.number for frame in train])
-    emotion = data.labels.emotion[numbers]  # type: ignore[union-attr]
+    emotion = data.emotion[numbers]  # type: ignore[index]
     read, _ = lm.expression(data, tracker, train)
     true = read(tracker.frontal(data.landmarks[numbers], train))
     held, classes = [], []

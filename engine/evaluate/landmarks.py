@@ -38,11 +38,11 @@ LIPS = ((61, 67), (62, 66), (63, 65))
 
 
 def view_of(data: FaceData, frames: list[Frame]) -> dict[str, Any]:
-    """What a data set's frames are, for `Subject.views`: times [F], emotion [F,8] (neutral without labels, as in training), measured au [F,6]."""
+    """What a data set's frames are, for `Subject.views`: times [F], emotion [F,8] (neutral where nothing is known, as in training), measured au [F,6]."""
     numbers = np.array([frame.number for frame in frames])
     return {
         "times": np.array([frame.time for frame in frames]),
-        "emotion": np.zeros((len(frames), len(EMOTIONS))) if data.labels is None else data.labels.emotion[numbers],
+        "emotion": np.zeros((len(frames), len(EMOTIONS))) if data.emotion is None else data.emotion[numbers],
         "au": data.aus[numbers],
         "measured": True,
     }  # fmt: skip

@@ -21,6 +21,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("--sound-shift", type=float, default=0.0, metavar="MS", help="milliseconds by which the sound is moved later (0)")
     sub.add_argument("--face", default="only", choices=("only", "largest"), help="what to do about a second face: refuse (only), or follow the one that is largest at first")
     sub.add_argument("--focal", type=float, metavar="PX", help="focal length in pixels of the video, where the lens is known (fitted)")
+    sub.add_argument("--emotions", type=Path, metavar="FILE", help="what the person shows, when: an emotion file (.json, .csv), seconds of the video")
     sub.add_argument("--name", default="", help="who it is (the video's name)")
     sub.add_argument("--landmark-python", type=Path, metavar="PYTHON", help="a Python that has mediapipe, where the engine's own has not")
 
@@ -32,6 +33,6 @@ def _prepare(options: argparse.Namespace) -> dict[str, Any]:
     settings = PrepareSettings(
         size=options.size, whole=options.whole, start=options.start, end=options.end, sound=options.sound,
         sound_shift=options.sound_shift / 1000, largest_face=options.face == "largest", focal=options.focal, name=options.name,
-        landmark_python=options.landmark_python,
+        landmark_python=options.landmark_python, emotions=options.emotions,
     )  # fmt: skip
     return prepare(options.video, options.out, settings, Printer(options.json))

@@ -14,9 +14,11 @@ import numpy as np
 from PIL import Image
 
 from .. import __version__
-from ..dataset import DataWriter
+from ..avatar import EMOTIONS
+from ..dataset import EMOTION_FILES, DataWriter
 from ..errors import UserError
 from ..files import atomic_write, file_hash
+from ..shot import load_emotion
 from .action_units import action_units
 from .landmarks import LANDMARKS_68, Tracker
 from .masks import Colours, background_picture, learn_colours, over, parse, refine, torso_picture
@@ -44,6 +46,7 @@ class PrepareSettings:
         largest_face: follow the face that is largest at first where there are two, instead of refusing.
         focal: px of the upright video, where it is known.
         name: who it is. landmark_python: a Python that has mediapipe.
+        emotions: an emotion file (`engine.shot.load_emotion`) that says what the person shows, in seconds of the video.
     """
 
     size: int = 512
@@ -56,6 +59,7 @@ class PrepareSettings:
     focal: float | None = None
     name: str = ""
     landmark_python: Path | None = None
+    emotions: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ def prepare(video: Path, out: Path, settings: PrepareSettings | None = None, pro
     """
     settings = settings or PrepareSettings()
     _check(settings)
+    shown = None if settings.emotions is None else load_emotion(settings.emotions, FPS)
     video, out = Path(video), Path(out)
     info = inspect(video)
     if not info.sound and settings.sound is None:
@@ -128,20 +133,34 @@ def prepare(video: Path, out: Path, settings: PrepareSettings | None = None, pro
         _write_pictures(writer, video, info, tracker, shot, window, landmarks, part.seen, poses, colours, background, progress)
     quality = judge(part, landmarks, shape, poses, units, sound, info, shot, window.scale, free)
     write_report(out, video, writer, landmarks, shape, poses, units, quality, background)
+    notes = list(quality.notes)
+    if shown is None:
+        notes.append("Nothing says what emotions are shown: an avatar's emotion sliders would stay untrained (--emotions, or emotions.json in the folder).")
+    else:
+        _write_emotions(out, shown.at(shot.first / FPS + np.arange(len(part)) / FPS))
     numbers = [int(k) for k in np.flatnonzero(part.seen)]
     split = max(1, len(numbers) * 10 // 11)  # the authors' split: the last eleventh is held out
     described = {
         "name": settings.name or video.stem, "metres_per_unit": 1.0,
         "provenance": f"{video.name}, {shot.first / FPS:.2f} to {shot.last / FPS:.2f} s, prepared by UA-3DTalk for Blender {__version__}",
         "consent": "", "licence": "", "mean_colour": [float(c) for c in background.reshape(-1, 3).mean(0).round(1)],
-        "quality": quality.figures, "notes": list(quality.notes),
+        "quality": quality.figures, "notes": notes,
     }  # fmt: skip
     writer.finish({"train": numbers[:split], "val": numbers[split:]}, units, background, sound, info=described)
     shutil.rmtree(work, ignore_errors=True)
     return {
         "out": str(out), "pictures": len(numbers), "train": split, "val": len(numbers) - split,
-        "size": f"{window.out_width} x {window.out_height}", **quality.figures, "report": str(out / "report.html"), "notes": list(quality.notes),
+        "size": f"{window.out_width} x {window.out_height}", **quality.figures, "report": str(out / "report.html"), "notes": notes,
     }  # fmt: skip
+
+
+def _write_emotions(out: Path, shown: dict[str, np.ndarray]) -> None:
+    """`emotions.csv` of the data set: a line a picture, to be read and mended by hand."""
+    rows = [("time", *EMOTIONS, "intensity")]
+    for k, (weights, intensity) in enumerate(zip(shown["keyed"], shown["intensity"])):
+        rows.append((f"{k / FPS:.2f}", *(f"{value:.4g}" for value in (*weights, intensity))))
+    with atomic_write(out / EMOTION_FILES[1]) as file:
+        file.write("".join(",".join(row) + "\n" for row in rows).encode())
 
 
 def choose_window(part: Track, info: VideoInfo, settings: PrepareSettings) -> Window:
@@ -192,7 +211,7 @@ def _claim(video: Path, out: Path, settings: PrepareSettings) -> None:
     """
     key = hashlib.sha256(
         json.dumps(
-            [1, file_hash(video), settings.sound and file_hash(settings.sound), asdict(replace(settings, sound=None, landmark_python=None, name=""))]
+            [1, file_hash(video), settings.sound and file_hash(settings.sound), asdict(replace(settings, sound=None, landmark_python=None, name="", emotions=None))]
         ).encode()
     ).hexdigest()  # fmt: skip
     claim = out / WORK / "video.json"

@@ -62,7 +62,7 @@ def person_windows(data: FaceData, sound: Sound, split: str, sequences: bool = F
         raise UserError(f"{data.folder}: the split `{split}` has no pictures.", "Prepare the video again.")
     found = Windows.joined(parts)
     heard = found.speech > SPEECH_NEEDED[1]
-    emotion = None if labels is None else labels.emotion[rows][heard]
+    emotion = None if data.emotion is None else data.emotion[rows][heard]
     return PersonWindows(found.rows(heard), emotion, expression[heard].astype(np.float32))
 
 
@@ -74,18 +74,20 @@ def _one_take_each(frames: list[Frame], camera: np.ndarray | None) -> list[Frame
 
 def labelled_takes(data: FaceData, sequences: bool = False, copies: int = 0) -> Examples | None:
     """The takes of a labelled data set's training split as recordings to learn from: of emotions shown at half intensity or
-    more, and neutral; None where it has no labels."""
-    labels = data.labels
-    if labels is None:
+    more, and neutral; None where its emotions are not known. Without numbered takes, stretches of one strongest emotion."""
+    labels, shown_by = data.labels, data.emotion
+    if shown_by is None:
         return None
     sound = read_sound(data.sound)
-    frames = _one_take_each(data.splits["train"], labels.camera)
+    frames = _one_take_each(data.splits["train"], None if labels is None else labels.camera)
+    strongest = shown_by[[frame.number for frame in frames], 1:].argmax(1)
+    number = np.cumsum(np.diff(strongest, prepend=strongest[:1]) != 0) if labels is None else labels.take[[frame.number for frame in frames]]
     takes: dict[int, list[Frame]] = {}
-    for frame in frames:
-        takes.setdefault(int(labels.take[frame.number]), []).append(frame)
+    for frame, take in zip(frames, number):
+        takes.setdefault(int(take), []).append(frame)
     found = []
     for number, part in sorted(takes.items()):
-        shown = labels.emotion[[frame.number for frame in part]].max(0)  # it swells and fades
+        shown = shown_by[[frame.number for frame in part]].max(0)  # it swells and fades
         strongest = int(shown[1:].argmax()) + 1
         if 0.15 < shown[strongest] < 0.5:
             continue  # neither one thing nor the other

@@ -102,7 +102,7 @@ def _examples(data: Sequence[Path], synthetic: int, settings: EmotionSettings, p
     for source in faces:
         found = labelled_takes(read_data(source), sequences, settings.copies)
         if found is None:
-            raise UserError(f"{source}: the data set has no labels.npz.", "Use it as --face, beside labelled speech or --prior.")
+            raise UserError(f"{source}: the data set does not say what emotions it shows (emotions.json or labels.npz).", "Use it as --face, beside labelled speech or --prior.")
         parts.append(found)
     if synthetic:
         parts.append(make_examples(emotional_speech(synthetic, seed=settings.seed), sequences, progress, settings.copies))

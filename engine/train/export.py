@@ -79,7 +79,7 @@ def emotion_action_units(material: Material) -> np.ndarray | None:
     if not seen:
         return None
     numbers = [frame.number for frame in material.train]
-    weights = np.asarray(material.data.labels.emotion, np.float64)[numbers][:, seen]
+    weights = material.data.emotion[numbers][:, seen].astype(np.float64)
     known = np.concatenate([np.ones((len(weights), 1)), weights], 1)
     found = np.zeros((len(EMOTIONS), len(AU_NAMES)), np.float32)
     for column, values in enumerate(material.data.aus[numbers].T):
@@ -140,7 +140,7 @@ def calm(trainer: Trainer) -> Frame:
     aside = np.array([abs(float(frame.viewmat[2, 0])) + abs(float(frame.viewmat[2, 1])) for frame in frames])
     blink = data.aus[[frame.number for frame in frames], -1]
     mouth = np.array([data.masks(frame).mouth.mean() for frame in frames])
-    emotion = 0 if data.labels is None else np.asarray(data.labels.emotion)[[frame.number for frame in frames], 1:].sum(1)
+    emotion = 0 if data.emotion is None else data.emotion[[frame.number for frame in frames], 1:].sum(1)
     return frames[int(np.argmin(aside + 0.5 * blink + 20 * mouth + 0.5 * emotion))]
 
 

@@ -82,8 +82,8 @@ class Material:
         found = {view: track.at(times) for view, track in tracks.items() if view in ("audio", "exp", "style")}
         numbers = list(self._frames)
         found["au"] = self.data.aus[numbers]
-        labels = self.data.labels
-        weights = np.zeros((len(numbers), 8), np.float32) if labels is None else np.asarray(labels.emotion, np.float32)[numbers]
+        shown = self.data.emotion
+        weights = np.zeros((len(numbers), 8), np.float32) if shown is None else shown[numbers]
         found["emotion"] = self.sources.emotion(weights)[:, None]
         wrong = [view for view in without if view not in found]
         if wrong:
@@ -135,10 +135,10 @@ class Material:
 
     def emotions(self) -> dict[str, float]:
         """Emotions that the training pictures show, with their highest intensity; {} where nothing is known."""
-        labels = self.data.labels
-        if labels is None:
+        shown = self.data.emotion
+        if shown is None:
             return {}
-        highest = np.asarray(labels.emotion)[[frame.number for frame in self.train]].max(0)
+        highest = shown[[frame.number for frame in self.train]].max(0)
         return {name: round(float(top), 2) for name, top in zip(EMOTIONS, highest) if top > 0.05}
 
 

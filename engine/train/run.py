@@ -165,6 +165,7 @@ def _identity(data: FaceData, config: TrainConfig, sources: Sources, perceptual:
     digest = hashlib.sha256(f"{config.as_json()}|{sources.origin}|{weights}|{perceptual}".encode() + sources.prototypes.tobytes())
     for name in ("transforms_train.json", "aud.wav", "au.csv"):
         digest.update(file_hash(data.folder / name).encode())
+    digest.update(b"" if data.emotion is None else data.emotion.tobytes())
     return digest.hexdigest()
 
 
