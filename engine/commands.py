@@ -31,6 +31,8 @@ def info(avatar: Path) -> dict[str, Any]:
         "gaussians": {branch: loaded.count(branch) for branch in loaded.branches},
         "moving": {branch: len(loaded.moving(branch)) for branch in loaded.branches},
         "emotion_prototypes": "emotion.prototypes" in loaded.tensors,
+        "emotions_bring_brows": loaded.emotion_action_units() is not None,
+        "uncertainty": "of colour" if loaded.variance_unit("face") is not None else "none" if loaded.is_static else "of the networks' state",
         "bytes": Path(avatar).stat().st_size,
         **asdict(loaded.meta),
     }
