@@ -270,6 +270,11 @@ def test_takes_of_a_labelled_face_are_recordings(tmp_path: Path) -> None:
         labelled_takes(face_data(tmp_path, rounds=5))
     (tmp_path / "labels.npz").unlink()
     assert labelled_takes(face_data(tmp_path, labels=False)) is None
+    moods = [*(mood for _ in range(7) for mood in MOODS), "happy"]
+    lines = [f"{frame},{float(mood == 'happy')},{float(mood == 'angry')},{float(mood == 'sad')}" for k, mood in enumerate(moods) for frame in (75 * k, 75 * k + 74)]
+    (tmp_path / "emotions.csv").write_text("\n".join(["frame,happy,angry,sad", *lines]))
+    written = labelled_takes(face_data(tmp_path, labels=False, rounds=7))
+    assert written is not None and np.array_equal(written.label, found.label) and np.array_equal(written.clip, found.clip), "as its stretches say"
 
 
 def write_speech(folder: Path, table: bool, sentences: int = 6, speakers: int = 4) -> Path:

@@ -75,19 +75,20 @@ def _one_take_each(frames: list[Frame], camera: np.ndarray | None) -> list[Frame
 def labelled_takes(data: FaceData, sequences: bool = False, copies: int = 0) -> Examples | None:
     """The takes of a labelled data set's training split as recordings to learn from: of emotions shown at half intensity or
     more, and neutral; None where its emotions are not known. Without numbered takes, stretches of one strongest emotion."""
-    labels, shown_by = data.labels, data.emotion
-    if shown_by is None:
+    labels, emotion_of = data.labels, data.emotion
+    if emotion_of is None:
         return None
     sound = read_sound(data.sound)
     frames = _one_take_each(data.splits["train"], None if labels is None else labels.camera)
-    strongest = shown_by[[frame.number for frame in frames], 1:].argmax(1)
-    number = np.cumsum(np.diff(strongest, prepend=strongest[:1]) != 0) if labels is None else labels.take[[frame.number for frame in frames]]
+    numbers = [frame.number for frame in frames]
+    named = np.where(emotion_of[numbers, 1:].max(1) > 0.15, emotion_of[numbers, 1:].argmax(1), -1)
+    take_of = np.cumsum(np.diff(named, prepend=named[:1]) != 0) if labels is None else labels.take[numbers]
     takes: dict[int, list[Frame]] = {}
-    for frame, take in zip(frames, number):
+    for frame, take in zip(frames, take_of):
         takes.setdefault(int(take), []).append(frame)
     found = []
     for number, part in sorted(takes.items()):
-        shown = shown_by[[frame.number for frame in part]].max(0)  # it swells and fades
+        shown = emotion_of[[frame.number for frame in part]].max(0)  # it swells and fades
         strongest = int(shown[1:].argmax()) + 1
         if 0.15 < shown[strongest] < 0.5:
             continue  # neither one thing nor the other
