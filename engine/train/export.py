@@ -42,7 +42,7 @@ def save(trainer: Trainer, path: Path, units: Mapping[str, np.ndarray], created:
         tensors |= silenced(scene.nets[branch].to_tensors(), branch, trainer.config.without)
         if not splats.moving.all():
             tensors[f"{branch}.moving"] = splats.moving.nonzero()[:, 0].cpu().numpy().astype(np.int32)
-    brought = emotion_action_units(material)
+    brought = None if {"emotion", "au"} & set(trainer.config.without) else emotion_action_units(material)
     if brought is not None:
         tensors["emotion.action_units"] = brought
     if trainer.config.doubt:
