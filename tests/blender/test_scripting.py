@@ -209,6 +209,10 @@ def _tried(api: ModuleType, shipped: Shipped, avatars: Path, tmp_path: Path, obj
     run: list[Any] = []
     sound = str(tmp_path / "speech.wav")
 
+    def fit_ramp() -> object:
+        scene.ua3dtalk_display.display = "EPISTEMIC"
+        return ops.fit_ramp()
+
     def cancel_bake() -> object:
         obj.ua3dtalk.happy = 0.9
         run.append(shipped("addon.baking").BakeRun(obj, scene))
@@ -236,6 +240,7 @@ def _tried(api: ModuleType, shipped: Shipped, avatars: Path, tmp_path: Path, obj
         "check": lambda: ops.check(object="Head"),
         "export_shot": lambda: ops.export_shot(object="Head", filepath=str(tmp_path / "op.json"), name="op", first=1, last=4),
         "jump_to_worst": lambda: ops.jump_to_worst(object="Head", step="WORST", quantity="EPISTEMIC", region="ALL"),
+        "fit_ramp": fit_ramp,
         "cancel_bake": cancel_bake,
         "clear_cache": lambda: ops.clear_cache(object="Head"),
         "stop_engine": lambda: ops.stop_engine(),
