@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from support.avatars import static_avatar
 
 from ua3dtalk.engine.avatar import REGIONS
+from ua3dtalk.engine.avatar.tensors import load_tensors, save_tensors
 from ua3dtalk.engine.cache import SHARES, CacheHeader, CacheReader, CacheWriter, FrameMissing
 from ua3dtalk.engine.cache.layout import ENTRY, FRAME_FILES, quantise_shares
 from ua3dtalk.engine.errors import UserError
@@ -91,6 +92,14 @@ def test_what_stands_still_has_the_variance_of_its_avatar(tmp_path: Path) -> Non
     check(CacheReader(tmp_path), 1, 1)
     found = CacheReader(tmp_path).at(1).uncertainty
     assert np.array_equal(np.delete(found, MOVING, 0), np.tile(np.float32([0.25, 0]), (len(BRANCH) - len(MOVING), 1)))
+    path = next(tmp_path.glob("store-*")) / "static.safetensors"
+    arrays = {name: np.array(array) for name, array in load_tensors(path)[0].items()}
+    save_tensors(path, {name: array for name, array in arrays.items() if name != "still_variance"}, {})  # as an earlier bake
+    check(CacheReader(tmp_path), 1, 1)
+    assert not np.delete(CacheReader(tmp_path).at(1).uncertainty, MOVING, 0).any()
+    save_tensors(path, arrays | {"still_variance": still[1:]}, {})
+    with pytest.raises(UserError, match="static.safetensors"):
+        CacheReader(tmp_path)
 
 
 def test_a_frame_of_fifty_thousand_is_a_megabyte(tmp_path: Path) -> None:
