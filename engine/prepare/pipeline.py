@@ -156,7 +156,7 @@ def prepare(video: Path, out: Path, settings: PrepareSettings | None = None, pro
 
 def _write_emotions(out: Path, shown: dict[str, np.ndarray]) -> None:
     """`emotions.csv` of the data set: a line a picture, to be read and mended by hand."""
-    rows = [("time", *EMOTIONS, "intensity")]
+    rows: list[tuple[str, ...]] = [("time", *EMOTIONS, "intensity")]
     for k, (weights, intensity) in enumerate(zip(shown["keyed"], shown["intensity"])):
         rows.append((f"{k / FPS:.2f}", *(f"{value:.4g}" for value in (*weights, intensity))))
     with atomic_write(out / EMOTION_FILES[1]) as file:

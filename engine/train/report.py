@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def still(trainer: Trainer) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def sheet(trainer: Trainer, path: Path, frames: list[Frame], units: dict[str, np.ndarray]) -> None:
+def sheet(trainer: Trainer, path: Path, frames: list[Frame], units: Mapping[str, np.ndarray]) -> None:
     """Truth, prediction, error (times 4), and the error that the avatar expects of itself (times 4); `units` as `variance_units` gives them."""
     scene, material = trainer.scene, trainer.material
     rows: list[list[Tensor]] = [[], [], [], []]
@@ -75,7 +76,7 @@ def _sheet(path: Path, rows: list[list[Tensor]]) -> None:
 
 
 def write(
-    trainer: Trainer, folder: Path, lines: list[dict[str, Any]], about: dict[str, Any], units: dict[str, np.ndarray]
+    trainer: Trainer, folder: Path, lines: list[dict[str, Any]], about: dict[str, Any], units: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, float]]:
     """`report.html` with its pictures beside it.
 

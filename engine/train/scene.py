@@ -55,7 +55,7 @@ class Scene:
         )  # fmt: skip
 
     def draw_head(
-        self, frame: Frame, outs: dict[str, BranchOutput | None], degree: int, behind: Tensor, features: Tensor | None = None
+        self, frame: Frame, outs: Mapping[str, BranchOutput | None], degree: int, behind: Tensor, features: Tensor | None = None
     ) -> Rasterised:
         """Face over mouth over `behind` [H,W,3] (method, "composite"); `colors` is complete.
 

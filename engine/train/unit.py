@@ -11,10 +11,13 @@ Variances times this are variances of colour, over the film right on the mean, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..deform.networks import BranchOutput
 from .losses import state_variance
 from .material import spaced
 from .scene import Scene
@@ -54,7 +57,7 @@ def variance_units(scene: Scene, degree: int) -> dict[str, np.ndarray]:
     return found
 
 
-def color_variance(scene: Scene, outs: dict[str, object], units: dict[str, np.ndarray]) -> Tensor:
+def color_variance(scene: Scene, outs: Mapping[str, BranchOutput], units: Mapping[str, np.ndarray]) -> Tensor:
     """[N,1] variance of colour of all branches' Gaussians in one frame, to be blended."""
     parts = []
     for branch in scene.branches:
