@@ -49,7 +49,7 @@ def _draw_again(self: DisplayProperties, context: bpy.types.Context) -> None:
 def _show_another(self: DisplayProperties, context: bpy.types.Context) -> None:
     """Something else is shown: on a ramp that fits it, where that can be told."""
     try:
-        display.fit_ramp(self.id_data)
+        display.fit_ramp(self.id_data, context.region_data)
     except UserError:
         pass  # the ramp stays, the button says why
     tag_redraw()

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from support import ROOT
 from support.face_data import make_face_data
-from ua3dtalk.engine.avatar import load_avatar
+from ua3dtalk.engine.avatar import EMOTIONS, load_avatar
 from ua3dtalk.engine.bake import Baker, Session
 from ua3dtalk.engine.cache import CacheReader
 from ua3dtalk.engine.dataset import read_data
@@ -81,6 +81,10 @@ def test_the_avatar_bakes(trained: tuple[Path, dict], folder: Path, tmp_path: Pa
     assert avatar.meta.name == "Test head" and avatar.meta.composite == "layered" and avatar.thumbnail is not None
     assert "happy up to 1, surprised" in avatar.meta.provenance and "Never trained: sad" in avatar.meta.provenance
     assert set(avatar.meta.views) == {"audio", "exp", "style"} and len(avatar.tensors["emotion.prototypes"]) == 8
+    is_neutral = (avatar.tensors["emotion.prototypes"] == avatar.tensors["emotion.prototypes"][0]).all(1)
+    assert [name for name, same in zip(EMOTIONS, is_neutral) if not same] == ["happy", "surprised"], "what was never shown does nothing"
+    again = find_sources([path]).prototypes  # for another film, which may show them
+    assert len(np.unique(again, axis=0)) == 8 and np.array_equal(again[~is_neutral], avatar.tensors["emotion.prototypes"][~is_neutral])
     rest = avatar.gaussians("face").means
     upper, lower = (rest[avatar.tensors[f"landmarks.{name}"]] for name in ("lip_upper", "lip_lower"))
     brow, lid = (rest[avatar.tensors[f"landmarks.{name}"]] for name in ("brow", "lid_lower"))

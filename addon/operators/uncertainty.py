@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bpy
-import numpy as np
 from bpy.props import EnumProperty
 
 from ...engine.errors import UserError
@@ -64,8 +63,7 @@ class FitRamp(bpy.types.Operator):
 
     @reporting
     def execute(self, context: bpy.types.Context) -> set[str]:
-        view = context.region_data
-        low, high = display.fit_ramp(context.scene, None if view is None else np.array(view.view_matrix))
+        low, high = display.fit_ramp(context.scene, context.region_data)
         self.report({"INFO"}, f"From {low:.3g} to {high:.3g}")
         return {"FINISHED"}
 

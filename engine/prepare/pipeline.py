@@ -135,7 +135,7 @@ def prepare(video: Path, out: Path, settings: PrepareSettings | None = None, pro
     write_report(out, video, writer, landmarks, shape, poses, units, quality, background)
     notes = list(quality.notes)
     if shown is None:
-        notes.append("Nothing says what emotions are shown: an avatar's emotion sliders would stay untrained (--emotions, or emotions.json in the folder).")
+        notes.append("Nothing says what emotions are shown: an avatar's emotion sliders would do nothing (--emotions, or emotions.json in the folder).")
     else:
         _write_emotions(out, shown.at(shot.first / FPS + np.arange(len(part)) / FPS))
     numbers = [int(k) for k in np.flatnonzero(part.seen)]

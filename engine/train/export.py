@@ -33,7 +33,10 @@ THUMBNAIL = 256
 def save(trainer: Trainer, path: Path, units: Mapping[str, np.ndarray], created: str | None = None) -> Avatar:
     """Write the avatar, deaf to the views that it was trained without; `units` as `variance_units` gives them. Raises UserError where it cannot be."""
     material, scene, info = trainer.material, trainer.scene, trainer.material.data.info
-    tensors: dict[str, np.ndarray] = {"emotion.prototypes": material.sources.prototypes} | material.sources.tensors
+    # What the networks say to an emotion that they never met is anything: it stays neutral.
+    shown = np.array([name in material.emotions() for name in EMOTIONS])
+    prototypes = np.where(shown[:, None], material.sources.prototypes, material.sources.prototypes[0])
+    tensors: dict[str, np.ndarray] = {"emotion.prototypes": prototypes} | material.sources.tensors
     for branch in scene.branches:
         splats, array = scene.splats[branch], lambda value: np.ascontiguousarray(value.detach().cpu().numpy(), np.float32)
         tensors |= {f"{branch}.{name}": array(splats.parameters[name]) for name in ("means", "quats", "scales", "opacities")}
@@ -123,11 +126,11 @@ def provenance(trainer: Trainer) -> str:
         lines.append("No picture shows the inside of the mouth: there is none.")
     emotions = material.emotions()
     if not emotions:
-        lines.append("The data names no emotion: the emotion sliders were never trained.")
+        lines.append("The data names no emotion: the emotion sliders do nothing.")
     else:
         seen = ", ".join(f"{name} up to {top:g}" for name, top in emotions.items())
         unseen = [name for name in EMOTIONS[1:] if name not in emotions]
-        lines.append(f"Emotions in the data: {seen}." + (f" Never trained: {', '.join(unseen)}." if unseen else ""))
+        lines.append(f"Emotions in the data: {seen}." + (f" Never trained: {', '.join(unseen)}; these do nothing." if unseen else ""))
     if config.without:
         lines.append(f"Views left out: {', '.join(config.without)}.")
     return "\n".join(line for line in lines if line)

@@ -70,6 +70,8 @@ def find_sources(priors: Sequence[Path] | None = None) -> Sources:
             if emotions != list(EMOTIONS) or stored.shape != (len(EMOTIONS), EMOTION_DIM):
                 raise UserError(f"{path}: its emotions are {', '.join(emotions)}.", f"Training wants {', '.join(EMOTIONS)}.")
             prototypes, taken = np.array(stored, np.float32), path.name
+            untaught = np.flatnonzero((prototypes == prototypes[0]).all(1))[1:]  # an avatar's, whose film did not show them
+            prototypes[untaught] = orthogonal()[untaught]
     origin = f"views {', '.join(f'{name}: {view.provider}' for name, view in views.items())}; emotion prototypes: {taken}"
     return Sources(
         views, build_providers({name: asdict(view) for name, view in views.items() if name != "au"}, tensors), tensors, prototypes, origin
