@@ -35,6 +35,10 @@ def add(command: Callable[[str, Callable[[argparse.Namespace], dict[str, Any] | 
         "--syncnet", type=Path, metavar="FILE",
         help="measure Sync-C and Sync-D with these weights (syncnet_v2.model, or its tensors as .safetensors); none come with us",
     )  # fmt: skip
+    sub.add_argument(
+        "--landmark-python", type=Path, metavar="PYTHON",
+        help="a Python that has mediapipe, where the engine's own has not: landmarks are found in the pictures themselves, too",
+    )  # fmt: skip
     sub.add_argument("--ablate", type=Path, metavar="FOLDER", help="train the same avatar without parts of the method there, and put all in the table")
     sub.add_argument("--train", type=Path, metavar="JSON", help="with --ablate: settings of all trainings (engine/train/config.py)")
     sub.add_argument("--priors", type=Path, nargs="*", metavar="FILE", help="with --ablate: whose providers and emotion prototypes (AVATAR's)")
@@ -64,7 +68,8 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     settings = EvaluateSettings(
         options.split, tuple(options.only.split(",")) if options.only else SECTIONS, tuple(options.sounds),
         load_transcripts(options.transcripts) if options.transcripts else {}, tuple(options.strangers), beside, options.baseline,
-        options.every, options.frames, lpips=tuple(options.lpips) if options.lpips else None, syncnet=options.syncnet, device=options.device,
+        options.every, options.frames, lpips=tuple(options.lpips) if options.lpips else None, syncnet=options.syncnet,
+        landmark_python=options.landmark_python, device=options.device,
         threads=options.threads,
     )  # fmt: skip
     if options.ablate is None and (options.train is not None or options.priors is not None):

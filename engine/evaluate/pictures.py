@@ -15,6 +15,7 @@ from ..train.losses import ssim
 from ..train.perceptual import Lpips
 from ..views.content import MBP, VISEMES
 from . import landmarks as lm
+from .detected import Detector
 from .measures import (
     LOWER_AUS, UPPER_AUS, action_unit_error, aperture_lag, frechet_distance, landmark_distance, psnr,
 )  # fmt: skip
@@ -70,7 +71,7 @@ def drawn_still(subject: Subject, data: FaceData, frame: Frame) -> np.ndarray:
 
 def judge_pictures(
     subject: Subject, data: FaceData, split: str, every: int = 1, rows: int = 6, lpips: Lpips | None = None, syncnet: Syncnet | None = None,
-    progress: Progress = lambda done, total, text: None,
+    detector: Detector | None = None, progress: Progress = lambda done, total, text: None,
 ) -> PictureResult:  # fmt: skip
     """Hold an avatar's pictures, mouth and expression against a split that it was not trained on.
 
@@ -78,12 +79,13 @@ def judge_pictures(
         every: pictures are drawn of every n-th frame; mouths and expressions are followed in all.
         rows: of the contact sheet.
         lpips: the perceptual distance, where its weights are given; syncnet: Sync-C and Sync-D, of all frames.
+        detector: finds landmarks in what is drawn and in the truth.
 
     Raises:
         UserError: there is no such split, it is empty, or SyncNet cannot judge it.
     """
     frames = held_out(data, split)
-    some = frames[::every]
+    some, parts = frames[::every], lm.pieces(data, frames)
     found: dict[str, list[float]] = {name: [] for name in ("psnr", "psnr head", "ssim", "psnr still", "psnr head still", "ssim still")}
     shown = set(np.unique(np.linspace(0, len(some) - 1, rows).astype(int)).tolist())
     errors, variances, sheet = [], [], []
@@ -91,6 +93,9 @@ def judge_pictures(
         masks = data.masks(frame)
         at_rest = drawn_still(subject, data, frame)
         head = masks.head if masks.head.any() else np.ones_like(masks.head)
+        if detector is not None:
+            goes_on = number > 0 and every == 1 and bool(parts[number] == parts[number - 1])
+            detector.look(picture, at_rest, truth, goes_on)
         for name, seen in (("", picture), (" still", at_rest)):
             found[f"psnr{name}"].append(psnr(seen, truth))
             found[f"psnr head{name}"].append(psnr(seen, truth, head))
@@ -114,6 +119,8 @@ def judge_pictures(
     sheet = [[_bytes(x) for x in (*row[:3], (row[3] - low) / max(high - low, 1e-30))] for row in sheet]
     figures: dict[str, Any] = {"frames drawn": len(some), "frames followed": len(frames)}
     figures |= {name: float(np.mean(values)) for name, values in found.items()}
+    if detector is not None:
+        figures |= detector.figures()
     tracker = lm.Tracker(subject, data)
     followed, notes, (opening, true_opening) = _follow(tracker, data, split, frames)
     if syncnet is not None:

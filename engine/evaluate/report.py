@@ -19,6 +19,11 @@ ROWS = (
     ("lmd", "LMD, px ↓", 3), ("aue upper", "AUE upper, OpenFace's units² ↓", 3), ("aue lower", "AUE lower, the same ↓", 3),
     ("frechet distance of expression", "Frechet distance of expression ↓", 4), ("lip lag (ms)", "lips late by, ms →0", 0),
     ("lip correlation", "lip correlation at its peak ↑", 3), ("lip travel", "lip travel, of the true →1", 3),
+    ("faces found", "found in the pictures: faces, share of the frames", 3), ("detected lmd", "found in the pictures: LMD, px ↓", 3),
+    ("detected lips correlation", "found in the pictures: lips, correlation ↑", 3), ("detected lips travel", "found in the pictures: lips, travel →1", 3),
+    ("detected lids correlation", "found in the pictures: lids, correlation ↑", 3), ("detected lids travel", "found in the pictures: lids, travel →1", 3),
+    ("detected lids shut", "found in the pictures: lids shut where the true ones are ↑", 3), ("detected brows correlation", "found in the pictures: brows, correlation ↑", 3),
+    ("detected brows travel", "found in the pictures: brows, travel →1", 3),
     ("closure recall", "closure recall on p b m ↑", 3), ("open vowels open", "open vowels open ↑", 3),
     ("sync-c", "Sync-C (LSE-C) ↑", 3), ("sync-d", "Sync-D (LSE-D) ↓", 3), ("sync offset (ms)", "lips late by, by SyncNet, ms →0", 0),
     ("sync lag (ms)", "lips late by, by the shipped sync discriminator, ms →0", 0), ("sync clearness", "its clearness, deviations ↑", 1),
@@ -36,6 +41,8 @@ MEANINGS = (
     "PSNR, SSIM (window of 11 px, zero padded): of whole pictures, prediction over the data's background; `of the head`: face, hair and mouth alone.",
     "LMD: mean distance of the mouth's landmarks, both mouths centred. AUE: sum over action units of the mean squared error, 0 to 5 each.",
     "Lips: opening between the inner lips. Lag and correlation at the peak of the cross-correlation within 0.4 s; travel: deviation over the true one.",
+    "Found in the pictures: by a face detector, in drawn and true ones alike. Landmarks carried by Gaussians miss what comes about otherwise, as a lid"
+    " whose Gaussians grow.",
     "Closure recall: of the p b m on which the true lips close, the share on which these do, a frame to either side.",
 )
 SPOILT = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -12,6 +14,7 @@ import torch
 from ..dataset import FaceData, read_data
 from ..errors import UserError
 from ..train.perceptual import Lpips
+from .detected import Detector, detector
 from .emotion import Sentence, judge_emotion, sentences_of_data, sentences_of_sounds
 from .pictures import PictureResult, held_out, judge_pictures
 from .report import write_report
@@ -41,6 +44,7 @@ class EvaluateSettings:
         frames: of each sentence, under every emotion at every intensity.
         spoilt_pictures: pictures drawn in each case of a spoilt view.
         lpips: weights of AlexNet and of LPIPS (`train.perceptual.Lpips`). syncnet: those of SyncNet (`syncnet.Syncnet`).
+        landmark_python: a Python that has mediapipe; where it is None and mediapipe is not installed, nothing is looked for in pictures.
         device, threads: where networks run.
     """
 
@@ -56,6 +60,7 @@ class EvaluateSettings:
     spoilt_pictures: int = 4
     lpips: tuple[Path, Path] | None = None
     syncnet: Path | None = None
+    landmark_python: Path | None = None
     device: str = "auto"
     threads: int | None = None
 
@@ -86,11 +91,14 @@ def run_evaluation(
     }  # fmt: skip
     pictures: PictureResult | None = None
     if "pictures" in settings.sections and data is not None:
-        pictures = judge_pictures(subject, data, settings.split, settings.every, lpips=lpips, syncnet=syncnet, progress=progress)
-        result["pictures"] = {subject_name(avatar): pictures.figures}
-        for name, other in others.items():
-            result["pictures"][name] = judge_pictures(other, data, settings.split, settings.every, 0, lpips, syncnet, progress).figures
-        result["notes"] = pictures.notes
+        eyes, note = detector(settings.landmark_python)
+        with eyes if eyes is not None else nullcontext():
+            judge = partial(judge_pictures, data=data, split=settings.split, every=settings.every, lpips=lpips, syncnet=syncnet, detector=eyes)
+            pictures = judge(subject, progress=progress)
+            result["pictures"] = {subject_name(avatar): pictures.figures}
+            for name, other in others.items():
+                result["pictures"][name] = judge(other, rows=0, progress=progress).figures
+        result["notes"] = [*pictures.notes, note]
     if "emotion" in settings.sections:
         sentences = _sentences(data, settings)
         result["emotion"] = {subject_name(avatar): judge_emotion(subject, sentences, data, progress)}
@@ -118,6 +126,9 @@ def prepared(data_folder: Path | None, settings: EvaluateSettings) -> tuple[Face
     frames = [] if data is None else held_out(data, settings.split)
     if data is None and settings.sections == ("pictures",):
         raise UserError("Pictures are held against a data set, and there is none.", "Name the data set folder after the avatar.")
+    if settings.landmark_python is not None:
+        with Detector(settings.landmark_python):
+            pass  # what is wrong with it is told before the work
     if settings.lpips is None and settings.syncnet is None:
         return data, None, None
     if data is None or "pictures" not in settings.sections:
