@@ -17,7 +17,7 @@ import bpy
 import numpy as np
 
 from ..engine.avatar import Gaussians
-from ..engine.cache import CachedFrame, FrameSummary
+from ..engine.cache import CachedFrame, CacheReader, FrameSummary
 from ..engine.errors import UserError
 from . import avatar, compat
 from .core.paths import is_cache
@@ -41,7 +41,7 @@ class Shown:
     Attributes:
         means, quats, scales, opacities, sh: as in engine.avatar.Gaussians. branch: [N] uint8, 0 face, 1 mouth.
         uncertainty: [N,2] aleatoric, epistemic; shares: [N,4] of the views in the motion; None at rest.
-        composite: `layered` or `sorted`.
+        composite: `layered` or `sorted`. pixel_size: m, as `Splats` has it.
         baked: False where it is the avatar at rest; why: the reason for that in words, else "".
         static: nothing of this avatar ever moves.
     """
@@ -55,6 +55,7 @@ class Shown:
     uncertainty: np.ndarray | None
     shares: np.ndarray | None
     composite: str
+    pixel_size: float
     baked: bool
     static: bool
     why: str = ""
@@ -88,29 +89,33 @@ def _find(obj: bpy.types.Object, frame: float) -> Shown:
     except FrameMissing:
         reader = pool.reader(folder)
         static = not reader.header.moving
-        return _as_shown(reader.static, reader.branch, None, reader.header.composite, static, f"Frame {frame:g} is not baked")
+        return _as_shown(reader.static, reader.branch, None, *_drawn(reader), static, f"Frame {frame:g} is not baked")
     except UserError as error:
         return _unbaked(obj, error.message if is_cache(folder) else "Not baked yet")
     moved = Gaussians(cached.means, cached.quats, cached.scales, reader.static.opacities, reader.static.sh)
-    return _as_shown(moved, reader.branch, cached, reader.header.composite, not reader.header.moving)
+    return _as_shown(moved, reader.branch, cached, *_drawn(reader), not reader.header.moving)
 
 
 def _unbaked(obj: bpy.types.Object, why: str) -> Shown:
     try:
         loaded = avatar.load(avatar.file_of(obj))
-        key, composite, static = loaded.hash, loaded.meta.composite, loaded.is_static
+        key, how, static = loaded.hash, (loaded.meta.composite, loaded.meta.pixel_metres), loaded.is_static
         found = _rest.get(key) or _remember(_rest, key, loaded.rest())
     except UserError as error:
-        key, composite, static, why = obj.data.session_uid, "sorted", False, f"{why}; {error.message}"
+        key, how, static, why = obj.data.session_uid, ("sorted", 0.0), False, f"{why}; {error.message}"
         found = _rest.get(key) or _remember(_rest, key, avatar.read_cloud(obj.data))
-    return _as_shown(*found, None, composite, static, why)
+    return _as_shown(*found, None, *how, static, why)
+
+
+def _drawn(reader: CacheReader) -> tuple[str, float]:
+    return reader.header.composite, reader.header.pixel_size
 
 
 def _as_shown(
-    g: Gaussians, branch: np.ndarray, cached: CachedFrame | None, composite: str, static: bool, why: str = ""
+    g: Gaussians, branch: np.ndarray, cached: CachedFrame | None, composite: str, pixel_size: float, static: bool, why: str = ""
 ) -> Shown:
     uncertainty, shares = (None, None) if cached is None else (cached.uncertainty, cached.shares)
-    return Shown(g.means, g.quats, g.scales, g.opacities, g.sh, branch, uncertainty, shares, composite, not why, static, why)
+    return Shown(g.means, g.quats, g.scales, g.opacities, g.sh, branch, uncertainty, shares, composite, pixel_size, not why, static, why)
 
 
 def _remember(memory: OrderedDict, key: object, value: Any) -> Any:
@@ -131,7 +136,10 @@ def frame_source(obj: bpy.types.Object, frame: float) -> Splats | None:
     now = shown(obj, frame)
     if not now.baked and not now.static and _is_for_render():
         raise UserError(f"{now.why}.", "Bake it.")
-    return Splats(now.means, now.quats, now.scales, now.opacities, now.sh, now.branch, now.uncertainty, now.shares, composite=now.composite)
+    return Splats(
+        now.means, now.quats, now.scales, now.opacities, now.sh, now.branch, now.uncertainty, now.shares, composite=now.composite,
+        pixel_size=now.pixel_size,
+    )  # fmt: skip
 
 
 def set_rendering(is_on: bool) -> None:

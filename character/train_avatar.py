@@ -21,6 +21,8 @@ from .person_sampling import PARTS
 from .train_branch import LOGVAR_BOUND
 
 NAME = "Demo person"
+PIXEL_SIZE = 3e-4
+"""m; its splats were fitted to pictures of 0.26 (mouth) to 0.69 mm a pixel (`look.training_views`), most of the face at 0.36."""
 PROVENANCE = """A synthetic person made by this project's own code (folder character/).
 Shape and expressions: ICT-FaceKit Light (USC Institute for Creative Technologies, ICT-VGL/ICT-FaceKit), MIT licence, notice below; \
 identity offsets drawn at random. Skin, hair, brows, eyes, teeth and clothes are our own.
@@ -108,6 +110,7 @@ def assemble(
         licence=LICENCE,
         created=date.today().isoformat(),
         logvar_bound=LOGVAR_BOUND,
+        pixel_size=PIXEL_SIZE,
     )
     avatar = Avatar(meta, tensors)
     save_avatar(avatar, path)

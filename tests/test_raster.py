@@ -98,6 +98,54 @@ def test_same_as_reference(seed, count, degree, width, height, cameras, features
     agree(parts, most_doubtful=max(0.02, 2 / (width * height)), viewmats=viewmats, Ks=Ks, width=width, height=height, near=0.2, **more)
 
 
+@pytest.mark.parametrize("pixel_size", [0.002, 0.05, 0.07, 0.5])
+@pytest.mark.parametrize("layered", [False, True])
+def test_the_look_of_the_trained_size(pixel_size, layered):
+    """Farther and nearer than trained, as the plain formulas have it; one pixel is 0.064 at the origin."""
+    viewmats, Ks = (torch.cat([x, y]) for x, y in zip(camera(4.0), camera(2.0, 0.5)))
+    parts, place = scene(120, 3, 1, size=0.04), {"viewmats": viewmats, "Ks": Ks, "width": WIDTH, "height": HEIGHT, "pixel_size": pixel_size}
+    place |= {"branch": torch.arange(120) % 2, "composite": "layered"} if layered else {}
+    sure = ~reference.doubtful(**{k: parts[k].double() for k in GAUSSIANS}, **place)
+    plain = reference.rasterization(**{k: v.double() for k, v in parts.items()}, **place)
+    fast = rasterization(**parts, **place)
+    assert sure.double().mean() > 0.98 and torch.equal(fast.radii, plain.radii)
+    for picture in ("colors", "alphas", "depth"):
+        mask = sure if getattr(plain, picture).ndim == 3 else sure[..., None]
+        close(getattr(fast, picture).double() * mask, getattr(plain, picture) * mask, picture)
+    assert (fast.colors - rasterization(**parts, **place | {"pixel_size": 0.0}).colors).abs().max() > 0.02
+
+
+def test_trained_size_changes_nothing_at_the_trained_distance():
+    viewmats, Ks = camera(4.0)
+    flat = scene(60, 1, 0, size=0.03)
+    flat["means"][:, 2] = 0
+    size = 4.0 / float((Ks[0, 0, 0] * Ks[0, 1, 1]).sqrt())
+    place = {"viewmats": viewmats, "Ks": Ks, "width": WIDTH, "height": HEIGHT}
+    assert torch.allclose(rasterization(**flat, **place).colors, rasterization(**flat, **place, pixel_size=size).colors, atol=1e-5)
+
+
+@pytest.mark.parametrize("times", [4, 0.25])
+def test_another_size_is_the_same_picture_made_larger_or_smaller(times):
+    viewmats, Ks = camera(4.0, 0.0, 64, 48)
+    parts, size = scene(300, 5, 0, size=0.01), 4.0 / float((Ks[0, 0, 0] * Ks[0, 1, 1]).sqrt())
+    parts["means"] *= torch.tensor([0.6, 0.4, 0.02])
+
+    def drawn(scale: float, pixel_size: float) -> Tensor:
+        zoom = torch.tensor([scale, scale, 1.0])[:, None]
+        return rasterization(**parts, viewmats=viewmats, Ks=Ks * zoom, width=int(64 * scale), height=int(48 * scale), pixel_size=pixel_size).colors[0]
+
+    def smaller(picture: Tensor, by: int) -> Tensor:
+        return picture.unflatten(0, (-1, by)).unflatten(2, (-1, by)).mean((1, 3))
+
+    trained = drawn(1, 0)
+    errors = []
+    for pixel_size in (size, 0.0):
+        other = drawn(times, pixel_size)
+        error = smaller(other, 4) - trained if times > 1 else other - smaller(trained, 4)
+        errors.append(float(error.square().mean()))
+    assert errors[0] < 0.2 * errors[1], errors
+
+
 def test_finite_differences_of_the_reference():
     """Autograd of the plain rasteriser against central differences: the formulas themselves, not autograd's word for them."""
     generator = torch.Generator().manual_seed(5)
@@ -287,7 +335,8 @@ def test_adjoint_is_the_transpose():
     ({"opacities": torch.full((3,), 1.5)}, "opacity"), ({"composite": "layered"}, "branch"), ({"composite": "additive"}, "additive"),
     ({"width": 0}, "pixel"), ({"features": torch.zeros(2, 1)}, "features"), ({"branch": torch.zeros(2)}, "branch"),
     ({"Ks": torch.zeros(2, 3, 3)}, "Ks"), ({"backgrounds": torch.zeros(4)}, "backgrounds"), ({"backend": "mitsuba"}, "mitsuba"),
-    ({"viewmats": torch.eye(4)[None].requires_grad_()}, "cameras"), ({"sh": None, "backgrounds": torch.zeros(3)}, "backgrounds"),
+    ({"viewmats": torch.eye(4)[None].requires_grad_()}, "cameras"), ({"pixel_size": -1.0}, "pixel_size"),
+    ({"pixel_size": 0.1, "means": torch.zeros(3, 3, requires_grad=True)}, "not for training"), ({"sh": None, "backgrounds": torch.zeros(3)}, "backgrounds"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_named(change, word):
     viewmats, Ks = camera()

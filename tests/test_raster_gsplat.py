@@ -173,6 +173,21 @@ def test_gsplats_calls_are_put_together_right(monkeypatch, composite):
         assert ((theirs - ours)[rows].abs().max() / ours.abs().max()) < 1e-4
 
 
+@pytest.mark.parametrize("pixel_size", [0.01, 0.06, 0.3])
+def test_gsplats_calls_keep_the_look_of_the_trained_size(monkeypatch, pixel_size):
+    viewmats, Ks = (torch.cat([x, y]) for x, y in zip(camera(3.0, 0.0, 40, 24), camera(3.0, 0.6, 40, 24)))
+    parts = scene(60, 2, 2, size=0.05)
+    parts["means"][3], parts["quats"][5], parts["opacities"][7] = float("nan"), 0.0, 0.001
+    place = {"viewmats": viewmats, "Ks": Ks, "width": 40, "height": 24, "pixel_size": pixel_size}
+    ours = rasterization(**parts, **place)
+    monkeypatch.setattr(on_gsplat, "_library", TorchKernels)
+    monkeypatch.setattr("engine.raster.interface._choose", lambda *_: "gsplat")
+    theirs = rasterization(**parts, **place)
+    rows = torch.isfinite(theirs.colors)
+    assert rows.float().mean() > 0.95 and (theirs.colors - ours.colors)[rows].abs().max() < 1e-4
+    assert (theirs.colors - rasterization(**parts, **place | {"pixel_size": 0.0}).colors)[rows].abs().max() > 0.01
+
+
 def test_absolute_gradients_of_layers_are_refused(monkeypatch):
     monkeypatch.setattr(on_gsplat, "_library", TorchKernels)
     monkeypatch.setattr("engine.raster.interface._choose", lambda *_: "gsplat")

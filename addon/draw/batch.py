@@ -225,7 +225,7 @@ class SplatBatch:
             row[3, :3] = back @ (-view_model[:3, 3] if view.is_perspective else [0.0, 0.0, 1.0])
             row[3, 3] = first_splat
             row[4] = first_texel % 65536, first_texel // 65536, static_texels(one), one.sh.shape[1]
-            row[5, 0] = number
+            row[5, :3] = number, one.pixel_size, one.pixel_size * abs(np.linalg.det(view_model[:3, :3])) ** (1 / 3)
             first_splat += len(one)
         return table.reshape(-1, 4)
 

@@ -3,6 +3,9 @@
 The splat shader projects anisotropic Gaussians by the equations of 3DGS (Kerbl et al. 2023; EWA splatting, Zwicker et al. 2001)
 with the constants of gsplat: 0.3 px dilation, Jacobian limited to 1.3 times the half image, alpha at most 0.999,
 contributions under 1/255 dropped.
+
+The dilation belongs to what an avatar looks like in the pictures that it was trained on; drawn larger or smaller it keeps that look
+(`engine.raster.conventions.EPS2D` has the formulas).
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ SEARCH_WAYS = 5
 """Parts into which one step of the search for the median splat divides what is left of the draw order."""
 
 AVATAR_TEXELS = 6
-"""Texels an avatar takes in the table of avatars."""
+"""Texels an avatar takes in the table of avatars: three rows of the matrix to camera space; eye; where its data lie; its number and the size of a
+trained pixel, in object space and in camera space."""
 
 TEXTURE_WIDTH = 4096
 """Width of the data textures; every GPU that Blender runs on has textures of this width."""
@@ -101,7 +105,7 @@ void main() {
   /* Rows of the matrix from object space to camera space, the eye in object space, and where the static data lie. */
   int row = avatar * AVATAR_TEXELS;
   vec4 row_x = fetch(avatar_data, row), row_y = fetch(avatar_data, row + 1), row_z = fetch(avatar_data, row + 2);
-  vec4 eye = fetch(avatar_data, row + 3), place = fetch(avatar_data, row + 4);
+  vec4 eye = fetch(avatar_data, row + 3), place = fetch(avatar_data, row + 4), more = fetch(avatar_data, row + 5);
   int coefficients = int(place.w);
   int texel = int(place.x) + 65536 * int(place.y) + (index - int(eye.w)) * int(place.z);
   vec4 header = fetch(static_data, texel);
@@ -119,6 +123,11 @@ void main() {
     return;
   }
   quat /= len;
+  /* How many of the drawn pixels one of the trained pictures covers; nearer than there its blur lies in space. */
+  float covers = more.z * sqrt(abs(0.25 * view.image.x * view.image.y * view.projection[0][0] * view.projection[1][1])) / clip.w;
+  if (covers > 1.0) {
+    scale = sqrt(scale * scale + EPS2D * more.y * more.y * (1.0 - 1.0 / (covers * covers)));
+  }
   float w = quat.x, x = quat.y, y = quat.z, z = quat.w;
   mat3 model = transpose(mat3(row_x.xyz, row_y.xyz, row_z.xyz));
   mat3 axes = model * mat3(scale.x * vec3(1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + w * z), 2.0 * (x * z - w * y)),
@@ -137,6 +146,14 @@ void main() {
   /* a * c - b * b, written so that thin splats do not cancel it away. */
   vec3 normal = cross(ax, ay);
   float det = dot(normal, normal) + EPS2D * (a0 + c0) + EPS2D * EPS2D;
+  if (covers > 0.0 && covers < 1.0) {
+    /* Farther than there a pixel's own blur is wider than the trained one, and as much fainter. */
+    float trained = EPS2D * covers * covers;
+    opacity *= sqrt((dot(normal, normal) + trained * (a0 + c0) + trained * trained) / det);
+    if (!(opacity >= 1.0 / 255.0)) {
+      return;
+    }
+  }
   float half_gap = 0.5 * (a - c);
   float large = 0.5 * (a + c) + sqrt(half_gap * half_gap + b * b);
   float small = det / large;
@@ -170,7 +187,7 @@ void main() {
     splat_value.x = quantity == 4 ? shares.x : quantity == 5 ? shares.y : quantity == 6 ? shares.z : shares.w;
   }
   else {
-    int which = int(fetch(avatar_data, row + 5).x) - int(view.choice.x);
+    int which = int(more.x) - int(view.choice.x);
     splat_value = vec3(float(which == 0), float(which == 1), float(which == 2));
   }
 }

@@ -35,6 +35,7 @@ class Splats:
     shares: [N,4] how much each view (engine.cache.SHARES) has in a splat's motion, 0 where nothing moves; None: drawn as 0.
     matrix_world: [4,4] object to world; any affine matrix, also mirrored or flattened.
     composite: `layered` (all mouth splats behind all face splats) or `sorted` (by depth alone).
+    pixel_size: metres that a pixel covered at the head in the pictures that these were trained on (see `shader`); 0: not known.
     note: why this is not what was asked for (an avatar at rest where a frame is not baked), else "". The viewport draws it
     and shows the note; a render refuses it.
     """
@@ -49,6 +50,7 @@ class Splats:
     shares: NDArray[np.float32] | None = None
     matrix_world: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     composite: Composite = "sorted"
+    pixel_size: float = 0.0
     note: str = ""
 
     def __post_init__(self) -> None:

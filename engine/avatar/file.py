@@ -47,6 +47,7 @@ class AvatarMeta:
         provenance, consent, licence: text for users; who it is, from what it was made, what is allowed.
         created: ISO date.
         logvar_bound: if set, log-variances pass b * tanh(v / b).
+        pixel_size: units that a pixel covered at the head in the pictures it was trained on (raster.conventions.EPS2D); 0: not known.
     """
 
     name: str
@@ -62,6 +63,12 @@ class AvatarMeta:
     licence: str = ""
     created: str = ""
     logvar_bound: float | None = None
+    pixel_size: float = 0.0
+
+    @property
+    def pixel_metres(self) -> float:
+        """`pixel_size` in metres."""
+        return self.pixel_size * self.metres_per_unit
 
 
 @dataclass
@@ -243,6 +250,9 @@ def _check(avatar: Avatar, path: Path) -> None:
     bound = meta.logvar_bound
     if bound is not None and (not isinstance(bound, (int, float)) or not 0 < bound < 1e6):
         raise refuse("logvar_bound is not a positive number")
+    size = meta.pixel_size
+    if not isinstance(size, (int, float)) or not 0 <= size < 1e6:
+        raise refuse("pixel_size is not a number of 0 or more")
     for name in ("emotions", "au_names"):
         value = getattr(meta, name)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

@@ -235,6 +235,7 @@ class Baker:
             avatar_hash=self.head.hash,
             sound_hash=self.shot.sound_hash,
             composite=self.head.meta.composite,
+            pixel_size=self.head.meta.pixel_metres,
             fps=float(self.shot.fps),
             store="",
             count=0,

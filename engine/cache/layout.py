@@ -69,6 +69,7 @@ class CacheHeader:
         count, moving: number of Gaussians N, and of those that move M.
         engine_version, device: what computed it.
         coordinates: the frame of the numbers.
+        pixel_size: metres that a pixel covered at the head in the pictures that the avatar was trained on; 0: not known (earlier bakes do not say).
     """
 
     avatar_name: str
@@ -84,6 +85,7 @@ class CacheHeader:
     coordinates: str = "Blender: right-handed, Z up, face along -Y, metres; quats w x y z; scales linear; colours sRGB"
     format: str = "ua3dtalk-cache"
     format_version: int = FORMAT_VERSION
+    pixel_size: float = 0.0
 
 
 def write_header(folder: Path, header: CacheHeader) -> None:
@@ -115,13 +117,16 @@ def read_header(folder: Path) -> CacheHeader:
     if values["format_version"] < FORMAT_VERSION:
         raise OlderFormat(f"{path}: baked by an older version of UA-3DTalk.", "Bake again.")
     try:
+        values.setdefault("pixel_size", 0.0)
         header = CacheHeader(**{item.name: values[item.name] for item in fields(CacheHeader)})
         whole = (header.count, header.moving)
         if not all(type(number) is int and 0 <= number < 1 << 31 for number in whole) or header.moving > header.count:
             raise ValueError("count")
         if not isinstance(header.store, str) or not header.store.isascii() or Path(header.store).name != header.store or header.store in ("", ".", ".."):
             raise ValueError("store")  # a store lies in its own cache folder, never elsewhere
-        header.fps = float(header.fps)
+        header.fps, header.pixel_size = float(header.fps), float(header.pixel_size)
+        if not 0 <= header.pixel_size < 1e6:
+            raise ValueError("pixel_size")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}).", "Bake again.") from error
     return header

@@ -178,7 +178,8 @@ class Subject:
             drawn = rasterization(
                 tensor(means), tensor(quats), tensor(scales), tensor(opacities), tensor(viewmat)[None], tensor(K)[None], width, height,
                 sh=tensor(self._sh), features=tensor(uncertainty), branch=torch.from_numpy(self._branch).to(device),
-                composite=self.avatar.meta.composite, threads=self.threads if device == "cpu" else None,
+                composite=self.avatar.meta.composite, pixel_size=self.avatar.meta.pixel_size,
+                threads=self.threads if device == "cpu" else None,
             )  # fmt: skip
         color, alpha, features = (x[0].cpu().numpy() for x in (drawn.colors, drawn.alphas, drawn.features))
         expected = np.where(alpha[..., None] > 0, features / np.maximum(alpha, 1e-6)[..., None], 0)

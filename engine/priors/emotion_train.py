@@ -226,12 +226,12 @@ def leave_one_speaker_out(
 
 def scores(examples: Examples, probabilities: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Figures (`score`) of some probabilities [n,classes] by name: over the recordings as they are, and as `<name>_elsewhere` over
-    their copies in other rooms, where there are any."""
-    found = {}
+    their copies in other rooms, where there are any; each copy counts as a recording of its own."""
+    found, clip = {}, examples.clip * (examples.copy.max() + 1) + examples.copy
     for name, values in probabilities.items():
         for place, rows in (("", examples.copy == 0), ("_elsewhere", examples.copy > 0)):
             if rows.any():
-                found[name + place] = score(values[rows], examples.label[rows], examples.clip[rows], examples.classes)
+                found[name + place] = score(values[rows], examples.label[rows], clip[rows], examples.classes)
     return found
 
 

@@ -1,7 +1,15 @@
 """Numbers that decide the picture, as gsplat 1.5 has them."""
 
 EPS2D = 0.3
-"""Pixels squared added to both diagonal terms of a projected covariance."""
+"""Pixels squared added to both diagonal terms of a projected covariance.
+
+This blur belongs to what a Gaussian looks like in the pictures that it was trained on. With `pixel_size` p, the size of their pixels at the
+Gaussian, and r = p sqrt(fx fy) / z, how many drawn pixels one of them covers, it keeps that look at any distance (ours; Mip-Splatting, Yu et
+al. 2024, trains with such filters):
+
+    r > 1, nearer:    scales^2 <- scales^2 + EPS2D p^2 (1 - 1 / r^2)          the trained blur in space, less what a drawn pixel brings anyway
+    r < 1, farther:   opacity <- opacity sqrt(det(S + EPS2D r^2 I) / det(S + EPS2D I))          S the projected covariance
+"""
 
 NEAR = 0.01
 """Gaussians whose centre lies nearer to the camera plane (or behind it) are not drawn; scene units."""

@@ -18,7 +18,7 @@ Backend = Literal["auto", "cpu", "gsplat"]
 def rasterization(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int, *,
     sh: Tensor | None = None, features: Tensor | None = None, backgrounds: Tensor | None = None, branch: Tensor | None = None,
-    composite: Composite = "sorted", near: float = c.NEAR, absgrad: bool = False, backend: Backend = "auto", threads: int | None = None,
+    composite: Composite = "sorted", near: float = c.NEAR, pixel_size: float = 0.0, absgrad: bool = False, backend: Backend = "auto", threads: int | None = None,
 ) -> Rasterised:  # fmt: skip
     """Draw N Gaussians from C cameras (3D Gaussian Splatting; gsplat's conventions, see conventions.py).
 
@@ -39,6 +39,8 @@ def rasterization(
         branch: [N], 0 face, else mouth; `layered` needs it.
         composite: `sorted` by depth alone, or `layered`: face + (1 - alpha_face) * mouth, each sorted in itself.
         near: Gaussians whose centre lies nearer are not drawn.
+        pixel_size: of the pictures that the Gaussians were trained on, at the Gaussians, in units of means: drawn larger or smaller they look as
+            there (conventions.EPS2D), without gradients. 0: not known, every picture is drawn as if trained at its size.
         absgrad: also sum absolute gradients of means2d (see `Rasterised`).
         backend: `cpu` (numba), `gsplat` (CUDA), or `auto`: gsplat for tensors on CUDA, else cpu.
         threads: of the CPU back end; None for numba's own number.
@@ -46,15 +48,17 @@ def rasterization(
     Raises:
         UserError: tensors that do not fit together, or a back end that is not there.
     """
-    _check(means, quats, scales, opacities, viewmats, Ks, width, height, sh, features, backgrounds, branch, composite)
+    _check(means, quats, scales, opacities, viewmats, Ks, width, height, sh, features, backgrounds, branch, composite, pixel_size)
+    if pixel_size and torch.is_grad_enabled() and any(x.requires_grad for x in (means, quats, scales, opacities)):
+        raise UserError("pixel_size is for drawing, not for training", remedy="leave it out, or draw without gradients")
     if _choose(backend, means) == "gsplat":
         from .on_gsplat import GsplatScene
 
-        scene = GsplatScene(means, quats, scales, opacities, viewmats, Ks, width, height, sh, features, near, absgrad)
+        scene = GsplatScene(means, quats, scales, opacities, viewmats, Ks, width, height, sh, features, near, pixel_size, absgrad)
     else:
         from .on_cpu import CpuScene
 
-        scene = CpuScene(means, quats, scales, opacities, viewmats, Ks, width, height, sh, features, near, absgrad, threads)
+        scene = CpuScene(means, quats, scales, opacities, viewmats, Ks, width, height, sh, features, near, pixel_size, absgrad, threads)
     if composite == "layered":
         face = branch == 0
         layer = scene.layer(face).over(scene.layer(~face))
@@ -77,7 +81,7 @@ def _choose(backend: str, means: Tensor) -> str:
 
 def _check(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int,
-    sh: Tensor | None, features: Tensor | None, backgrounds: Tensor | None, branch: Tensor | None, composite: str,
+    sh: Tensor | None, features: Tensor | None, backgrounds: Tensor | None, branch: Tensor | None, composite: str, pixel_size: float,
 ) -> None:  # fmt: skip
     count, cameras = len(means), len(viewmats)
     wanted: list[tuple[str, Tensor | None, tuple[int | None, ...]]] = [
@@ -97,6 +101,8 @@ def _check(
             raise UserError(f"{name} is on {value.device}, means on {means.device}", remedy="put all tensors on one device")
     if sh is not None and sh.shape[1] not in (1, 4, 9, 16):
         raise UserError(f"sh has {sh.shape[1]} coefficients", remedy="1, 4, 9 or 16 are possible")
+    if not 0 <= pixel_size < float("inf"):
+        raise UserError(f"pixel_size {pixel_size} is no size", remedy="give a length, or 0 where it is not known")
     if width < 1 or height < 1:
         raise UserError(f"a picture of {width} x {height} pixels cannot be drawn", remedy="use at least one pixel")
     if composite not in ("sorted", "layered"):

@@ -24,7 +24,7 @@ class CpuScene:
 
     def __init__(
         self, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int,
-        sh: Tensor | None, features: Tensor | None, near: float, absgrad: bool, threads: int | None,
+        sh: Tensor | None, features: Tensor | None, near: float, pixel_size: float, absgrad: bool, threads: int | None,
     ) -> None:  # fmt: skip
         if len(opacities) and opacities.detach().max() > 1:
             raise UserError("an opacity is greater than 1", remedy="give activated opacities, 0..1")
@@ -32,7 +32,7 @@ class CpuScene:
         self.opacities, self.features = opacities.float(), None if features is None else features.float()
         means, cameras = means.float(), (_array(viewmats), _array(Ks))
         self.means2d, self.shapes, self.depths, self.radii, self.projected = _Project.apply(
-            means, quats.float(), scales.float(), self.opacities, cameras, self.size, near, threads
+            means, quats.float(), scales.float(), self.opacities, cameras, self.size, near, pixel_size, threads
         )
         self.colors = None if sh is None else _Harmonics.apply(means, sh.float(), cameras[0], self.projected, threads)
 
@@ -56,11 +56,11 @@ class _Project(Function):
     @staticmethod
     def forward(
         ctx: Any, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, cameras: tuple[NDArray, NDArray],
-        size: tuple[int, int], near: float, threads: int | None,
+        size: tuple[int, int], near: float, pixel_size: float, threads: int | None,
     ) -> tuple[Any, ...]:  # fmt: skip
         arrays = [_array(x) for x in (means, quats, scales, opacities)]
         with Threads(threads):
-            projected = [project(*arrays, viewmat, K, *size, near) for viewmat, K in zip(*cameras)]
+            projected = [project(*arrays, viewmat, K, *size, near, pixel_size) for viewmat, K in zip(*cameras)]
         ctx.save_for_backward(means, quats, scales)
         ctx.settings, ctx.projected = (cameras, size, threads), projected
         ctx.set_materialize_grads(False)
@@ -90,7 +90,7 @@ class _Project(Function):
                     for v, shape in ((v_means2d, (count, 2)), (v_shapes, (count, 3)), (v_depths, (count,)))
                 ]
                 project_backward(*arrays, viewmats[camera], Ks[camera], *size, projected, *given, *sums)
-        return *(torch.from_numpy(x.astype(np.float32)) for x in sums), None, None, None, None, None
+        return *(torch.from_numpy(x.astype(np.float32)) for x in sums), None, None, None, None, None, None
 
 
 class _Harmonics(Function):

@@ -33,7 +33,7 @@ class GsplatScene:
 
     def __init__(
         self, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int,
-        sh: Tensor | None, features: Tensor | None, near: float, absgrad: bool,
+        sh: Tensor | None, features: Tensor | None, near: float, pixel_size: float, absgrad: bool,
     ) -> None:  # fmt: skip
         self.gsplat = _library()
         self.size, self.absgrad, cameras = (width, height), absgrad, len(viewmats)
@@ -43,12 +43,23 @@ class GsplatScene:
         opacities = torch.where(whole, opacities, 0.0)
         quats = torch.where((quats == 0).all(1, keepdim=True), quats.new_tensor([1.0, 0.0, 0.0, 0.0]), quats)
         viewmats, Ks = viewmats.float().contiguous(), Ks.float().contiguous()
-        self.radii, self.means2d, self.depths, self.conics, _ = self.gsplat.fully_fused_projection(
-            means, None, quats, scales, viewmats, Ks, width, height, eps2d=c.EPS2D, near_plane=near, far_plane=c.FAR, radius_clip=0.0,
-            packed=False, calc_compensations=False, camera_model="pinhole", opacities=opacities,
-        )  # fmt: skip
+
+        def projected(scales: Tensor, some: slice) -> tuple[Tensor, ...]:
+            return self.gsplat.fully_fused_projection(
+                means, None, quats, scales, viewmats[some], Ks[some], width, height, eps2d=c.EPS2D, near_plane=near, far_plane=c.FAR,
+                radius_clip=0.0, packed=False, calc_compensations=False, camera_model="pinhole", opacities=opacities,
+            )[:4]  # fmt: skip
+
+        if pixel_size and cameras:
+            covers = _covers(means, viewmats, Ks, pixel_size)
+            blur = c.EPS2D * pixel_size**2 * (1 - covers.clamp(min=1) ** -2)
+            each = [projected((scales**2 + blur[i, :, None]).sqrt(), slice(i, i + 1)) for i in range(cameras)]
+            self.radii, self.means2d, self.depths, self.conics = (torch.cat(parts) for parts in zip(*each))
+            self.opacities = opacities * _compensation(self.conics, covers)
+        else:
+            self.radii, self.means2d, self.depths, self.conics = projected(scales, slice(None))
+            self.opacities = opacities.expand(cameras, -1)
         drawn = (self.radii > 0).all(-1)
-        self.opacities = opacities.expand(cameras, -1)
         self.channels = [torch.where(drawn, self.depths, 0.0)[..., None]]
         if sh is not None:
             directions = means - torch.linalg.inv(viewmats)[:, None, :3, 3]
@@ -75,3 +86,17 @@ class GsplatScene:
         rest = blended[..., 1:]
         colors, features = (rest[..., :3], rest[..., 3:]) if self.colored else (None, rest)
         return Layer(alphas[..., 0], 1 - alphas[..., 0], blended[..., 0], colors, features if features.shape[-1] else None)
+
+
+def _covers(means: Tensor, viewmats: Tensor, Ks: Tensor, pixel_size: float) -> Tensor:
+    """[C,N]: drawn pixels that one of the trained pictures covers (conventions.EPS2D); 1 behind the camera."""
+    z = means @ viewmats[:, 2, :3, None] + viewmats[:, 2, 3, None, None]
+    z = z[..., 0]
+    return torch.where(z > 0, pixel_size * (Ks[:, 0, 0] * Ks[:, 1, 1]).sqrt()[:, None] / z, 1.0)
+
+
+def _compensation(conics: Tensor, covers: Tensor) -> Tensor:
+    """[C,N] in 0..1 from conics [C,N,3] of blurred covariances: what an opacity becomes where the pixel's blur is wider than the trained one."""
+    xx, xy, yy = conics.double().unbind(-1)  # of the inverse: the ratio of determinants is taken there
+    less = c.EPS2D * (1 - covers.double().clamp(max=1) ** 2)
+    return ((1 - less * xx) * (1 - less * yy) - (less * xy) ** 2).clamp(min=0).sqrt().float()

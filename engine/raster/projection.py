@@ -41,7 +41,7 @@ class Projected:
 
 def project(
     means: FloatArray, quats: FloatArray, scales: FloatArray, opacities: FloatArray, viewmat: FloatArray, K: FloatArray,
-    width: int, height: int, near: float = c.NEAR,
+    width: int, height: int, near: float = c.NEAR, pixel_size: float = 0.0,
 ) -> Projected:
     """Project N Gaussians. quats wxyz of any length (zero: no rotation), scales linear, opacities 0..1; viewmat [4,4] world to camera
     (x right, y down, z forward), K [3,3] pixels. What is not a number, or has infinite size, is not drawn."""
@@ -50,7 +50,7 @@ def project(
         np.zeros((count, 8)), np.zeros(count, np.float32), np.zeros((count, 2), np.float32), np.zeros((count, 2), np.int32)
     )
     _project(
-        means, quats, scales, opacities, viewmat.astype(np.float64), _pinhole(K, width, height), width, height, near,
+        means, quats, scales, opacities, viewmat.astype(np.float64), _pinhole(K, width, height), width, height, near, float(pixel_size),
         out.ellipses, out.depths, out.reach, out.radii,
     )
     return out
@@ -107,7 +107,7 @@ def _linear(view, lens, x, y, rz):
 
 
 @njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def _project(means, quats, scales, opacities, view, lens, width, height, near, ellipses, depths, reach, radii):
+def _project(means, quats, scales, opacities, view, lens, width, height, near, pixel_size, ellipses, depths, reach, radii):
     for i in prange(len(means)):
         mx, my, mz = float(means[i, 0]), float(means[i, 1]), float(means[i, 2])
         x = view[0, 0] * mx + view[0, 1] * my + view[0, 2] * mz + view[0, 3]
@@ -121,6 +121,10 @@ def _project(means, quats, scales, opacities, view, lens, width, height, near, e
         qw, qx, qy, qz, _ = _unit(float(quats[i, 0]), float(quats[i, 1]), float(quats[i, 2]), float(quats[i, 3]))
         r00, r01, r02, r10, r11, r12, r20, r21, r22 = _rotation(qw, qx, qy, qz)
         s0, s1, s2 = float(scales[i, 0]), float(scales[i, 1]), float(scales[i, 2])
+        covers = pixel_size * math.sqrt(lens[0] * lens[1]) * rz  # drawn pixels that one of the trained pictures covers
+        if covers > 1.0:
+            blur = c.EPS2D * pixel_size * pixel_size * (1.0 - 1.0 / (covers * covers))
+            s0, s1, s2 = math.sqrt(s0 * s0 + blur), math.sqrt(s1 * s1 + blur), math.sqrt(s2 * s2 + blur)
         p0, q0 = s0 * (u0 * r00 + u1 * r10 + u2 * r20), s0 * (v0 * r00 + v1 * r10 + v2 * r20)
         p1, q1 = s1 * (u0 * r01 + u1 * r11 + u2 * r21), s1 * (v0 * r01 + v1 * r11 + v2 * r21)
         p2, q2 = s2 * (u0 * r02 + u1 * r12 + u2 * r22), s2 * (v0 * r02 + v1 * r12 + v2 * r22)
@@ -130,6 +134,11 @@ def _project(means, quats, scales, opacities, view, lens, width, height, near, e
         determinant = xx * yy - xy * xy
         if not (determinant > 0.0 and determinant < math.inf):
             continue
+        if 0.0 < covers < 1.0:
+            less = c.EPS2D * (1.0 - covers * covers)
+            opacity *= math.sqrt(((xx - less) * (yy - less) - xy * xy) / determinant)
+            if not opacity >= c.MIN_ALPHA:
+                continue
         base = -math.log(opacity)
         extend = min(c.EXTEND, math.sqrt(2.0 * max(0.0, -math.log(c.MIN_ALPHA) - base)))
         px, py = lens[0] * x * rz + lens[2], lens[1] * y * rz + lens[3]

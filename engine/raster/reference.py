@@ -14,10 +14,10 @@ from .results import Layer, Rasterised
 def rasterization(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int, *,
     sh: Tensor | None = None, features: Tensor | None = None, backgrounds: Tensor | None = None, branch: Tensor | None = None,
-    composite: str = "sorted", near: float = c.NEAR,
+    composite: str = "sorted", near: float = c.NEAR, pixel_size: float = 0.0,
 ) -> Rasterised:  # fmt: skip
     """The same pictures and gradients as `engine.raster.rasterization`, arguments and result alike (all float64)."""
-    ellipses = _project(means, quats, scales, opacities, viewmats, Ks, width, height, near)
+    ellipses = _project(means, quats, scales, opacities, viewmats, Ks, width, height, near, pixel_size)
     values = [ellipses.depths[..., None]]
     if sh is not None:
         values.append(colors_toward(means, sh, viewmats))
@@ -38,12 +38,12 @@ def rasterization(
 
 def doubtful(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int, *,
-    branch: Tensor | None = None, composite: str = "sorted", near: float = c.NEAR, tolerance: float = 2e-5,
+    branch: Tensor | None = None, composite: str = "sorted", near: float = c.NEAR, pixel_size: float = 0.0, tolerance: float = 2e-5,
 ) -> Tensor:  # fmt: skip
     """Pixels [C,H,W] where rounding may decide: some Gaussian's alpha, or the transmittance after it, lies within a share `tolerance` of
     the bound that it is held against (times 5 for the transmittance, which is a product)."""
     with torch.no_grad():
-        ellipses = _project(means, quats, scales, opacities, viewmats, Ks, width, height, near)
+        ellipses = _project(means, quats, scales, opacities, viewmats, Ks, width, height, near, pixel_size)
         found = torch.zeros(len(viewmats), height, width, dtype=torch.bool)
         for camera in range(len(viewmats)):
             for members in _layers(branch, composite, means):
@@ -58,7 +58,7 @@ def doubtful(
 
 @dataclass
 class _Ellipses:
-    """means2d [C,N,2], covariances [C,N,2,2], depths [C,N], opacities [N], radii [C,N,2] (0: not drawn)."""
+    """means2d [C,N,2], covariances [C,N,2,2], depths [C,N], opacities [C,N], radii [C,N,2] (0: not drawn)."""
 
     means2d: Tensor
     covariances: Tensor
@@ -81,7 +81,8 @@ def rotation_matrices(quats: Tensor) -> Tensor:
 
 
 def _project(
-    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int, near: float
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int, near: float,
+    pixel_size: float,
 ) -> _Ellipses:
     means, quats, scales, opacities, viewmats, Ks = (x.double() for x in (means, quats, scales, opacities, viewmats, Ks))
     whole = torch.isfinite(torch.cat([means, quats, scales, opacities[:, None]], 1)).all(1)
@@ -102,13 +103,23 @@ def _project(
     jacobian = torch.stack(
         [torch.stack([fx / z, nothing, -fx * ray_x / z], -1), torch.stack([nothing, fy / z, -fy * ray_y / z], -1)], -2
     )
-    axes = rotation_matrices(quats) * scales[:, None]
+    covers = pixel_size * (fx * fy).sqrt() / z  # drawn pixels that one of the trained pictures covers
+    if pixel_size:
+        blur = c.EPS2D * pixel_size**2 * (1 - covers.clamp(min=1) ** -2)
+        scales = (scales**2 + blur[..., None]).sqrt()[..., None, :]
+    else:
+        scales = scales[:, None]
+    axes = rotation_matrices(quats) * scales
     half = jacobian @ viewmats[:, None, :3, :3] @ axes
     covariances = half @ half.mT + c.EPS2D * torch.eye(2, dtype=torch.float64)
+    opacities = opacities.expand(z.shape)
+    if pixel_size:
+        more = c.EPS2D * (1 - covers.clamp(max=1) ** 2)[..., None, None] * torch.eye(2, dtype=torch.float64)
+        opacities = opacities * (torch.linalg.det(covariances - more) / torch.linalg.det(covariances)).sqrt()
 
     with torch.no_grad():
         extend = torch.sqrt(2 * torch.log((opacities / c.MIN_ALPHA).clamp(min=1))).clamp(max=c.EXTEND)
-        radii = torch.ceil(extend[:, None] * covariances.diagonal(dim1=-2, dim2=-1).sqrt())
+        radii = torch.ceil(extend[..., None] * covariances.diagonal(dim1=-2, dim2=-1).sqrt())
         size = torch.tensor([width, height])
         inside = ((means2d + radii > 0) & (means2d - radii < size)).all(-1)
         drawn = ahead & inside & (opacities >= c.MIN_ALPHA)
@@ -160,7 +171,7 @@ def _row(ellipses: _Ellipses, camera: int, order: Tensor, row: int, width: int) 
     dy = row + 0.5 - ellipses.means2d[camera, order, 1:]
     determinant = (xx * yy - xy * xy)[:, None]
     sigma = (0.5 * (yy[:, None] * dx**2 + xx[:, None] * dy**2) - xy[:, None] * dx * dy) / determinant
-    raw = ellipses.opacities[order, None] * torch.exp(-sigma)
+    raw = ellipses.opacities[camera, order, None] * torch.exp(-sigma)
     alpha = torch.where(raw >= c.MIN_ALPHA, raw.clamp(max=c.MAX_ALPHA), 0.0)
     return raw, alpha, torch.cumprod(1 - alpha, 0)
 

@@ -72,7 +72,7 @@ class FrameRenderer:
                 self._tensor(moved.means), self._tensor(moved.quats), self._tensor(moved.scales), self.opacities,
                 self._tensor(camera.viewmat)[None], self._tensor(camera.K)[None], camera.width, camera.height,
                 sh=self.sh, features=self._tensor(features), branch=self.branch, composite=self.reader.header.composite,
-                backend=self.backend, threads=self.threads,
+                pixel_size=self.reader.header.pixel_size, backend=self.backend, threads=self.threads,
             )  # fmt: skip
         color, alpha, depth, summed = (x[0].cpu().numpy() for x in (drawn.colors, drawn.alphas, drawn.depth, drawn.features))
         mean = np.where(alpha[..., None] > 0, summed / np.maximum(alpha, 1e-6)[..., None], 0)

@@ -65,10 +65,19 @@ def save(trainer: Trainer, path: Path, units: Mapping[str, np.ndarray], created:
         licence=str(info.get("licence", "")),
         created=created or datetime.date.today().isoformat(),
         logvar_bound=trainer.config.logvar_bound,
+        pixel_size=pixel_size(trainer),
     )
     avatar = Avatar(meta, tensors)
     save_avatar(avatar, path)
     return avatar
+
+
+def pixel_size(trainer: Trainer) -> float:
+    """Units that a pixel of the training pictures covers at the face's middle, by their median."""
+    material = trainer.material
+    middle = trainer.scene.splats["face"].parameters["means"].detach().mean(0).cpu().numpy()
+    depths = [float(frame.viewmat[2, :3] @ middle + frame.viewmat[2, 3]) for frame in material.train]
+    return float(np.median(depths) / np.sqrt(material.data.K[0, 0] * material.data.K[1, 1]))
 
 
 def emotion_action_units(material: Material) -> np.ndarray | None:

@@ -147,7 +147,10 @@ def rasterise(avatars: list, view: Array, projection: Array, width: int, height:
             t = r_cam @ at + t_cam
             if t[2] <= 0:
                 continue
-            axes = world[:3, :3] @ rotation_matrix(one.quats[i].astype(np.float64)) @ np.diag(one.scales[i].astype(np.float64))
+            # Drawn pixels that one of those covers which the splats were trained on; nearer, the trained blur lies in space.
+            covers = one.pixel_size * abs(np.linalg.det(world[:3, :3])) ** (1 / 3) * np.sqrt(fx * fy) / (t[2] if perspective_view else 1)
+            scales = np.sqrt(one.scales[i].astype(np.float64) ** 2 + (0.3 * one.pixel_size**2 * (1 - covers**-2) if covers > 1 else 0))
+            axes = world[:3, :3] @ rotation_matrix(one.quats[i].astype(np.float64)) @ np.diag(scales)
             sigma = axes @ axes.T
             if perspective_view:
                 # Limits of the Jacobian: 0.3 of the half field of view beyond the image's edges.
@@ -161,12 +164,15 @@ def rasterise(avatars: list, view: Array, projection: Array, width: int, height:
                 jacobian = np.array([[fx, 0, 0], [0, fy, 0]])
                 center = np.array([fx * t[0] + cx, fy * t[1] + cy])
                 toward = np.linalg.inv(world[:3, :3]) @ np.linalg.inv(view[:3, :3]) @ np.array([0, 0, -1.0])
-            cov = jacobian @ r_cam @ sigma @ r_cam.T @ jacobian.T + 0.3 * np.eye(2)
+            sharp = jacobian @ r_cam @ sigma @ r_cam.T @ jacobian.T
+            cov, opacity = sharp + 0.3 * np.eye(2), float(one.opacities[i])
+            if 0 < covers < 1:  # farther, a pixel's blur is wider than the trained one
+                opacity *= np.sqrt(np.linalg.det(sharp + 0.3 * covers**2 * np.eye(2)) / np.linalg.det(cov))
             toward /= np.linalg.norm(toward)
             color = np.maximum(0.5 + sh_basis(toward)[: one.sh.shape[1]] @ one.sh[i].astype(np.float64), 0)
             doubt = np.zeros(2) if one.uncertainty is None else one.uncertainty[i].astype(np.float64)
             parts = np.zeros(4) if one.shares is None else one.shares[i].astype(np.float64)
-            splats.append((t[2], int(one.branch[i]), center, np.linalg.inv(cov), float(one.opacities[i]), color, doubt, parts, number))
+            splats.append((t[2], int(one.branch[i]), center, np.linalg.inv(cov), opacity, color, doubt, parts, number))
         splats.sort(key=lambda s: -s[0])
         if one.composite == "layered":
             splats = [s for s in splats if s[1] == 1] + [s for s in splats if s[1] != 1]

@@ -74,6 +74,29 @@ def test_equals_the_plain_rasteriser(view: str, matrix: str) -> None:
     assert np.allclose(found["Uncertainty"], found["Aleatoric"] + found["Epistemic"])
 
 
+@pytest.mark.parametrize("pixel_size", [0.004, 0.03, 0.2])
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("matrix", ["identity", "stretched"])
+def test_the_look_of_the_trained_size(view: str, matrix: str, pixel_size: float) -> None:
+    splats = make(matrix_world=MATRICES[matrix], pixel_size=pixel_size)
+    found = image.render_image([splats], *VIEWS[view], WIDTH, HEIGHT)["Combined"]
+    close(found, cases.rasterise([splats], *VIEWS[view], WIDTH, HEIGHT).combined)
+    classic = image.render_image([replace(splats, pixel_size=0.0)], *VIEWS[view], WIDTH, HEIGHT)["Combined"]
+    assert np.abs(found - classic).max() > 0.05
+
+
+def test_far_away_is_what_is_near_made_smaller() -> None:
+    splats = make(400, 1, seed=3, scales=np.full((400, 3), 0.004, np.float32), pixel_size=0.01)
+    view, projection = cases.look(4.0), cases.perspective(WIDTH, HEIGHT)
+    large = image.render_image([splats], view, projection, 6 * WIDTH, 6 * HEIGHT)["Combined"].astype(np.float64)
+    wanted = large.reshape(HEIGHT, 6, WIDTH, 6, 4).mean((1, 3))
+    errors = []
+    for size in (0.01, 0.0):
+        small = image.render_image([replace(splats, pixel_size=size)], view, projection, WIDTH, HEIGHT)["Combined"]
+        errors.append(float(np.square(small - wanted).mean()))
+    assert errors[0] < 0.1 * errors[1], errors
+
+
 @pytest.mark.parametrize("coefficients", [1, 4, 9, 16])
 def test_each_degree_of_harmonics(coefficients: int) -> None:
     splats = make(200, coefficients, seed=coefficients, matrix_world=MATRICES["stretched"])
