@@ -67,6 +67,7 @@ def import_avatar(
     up: str = "+Y",
     front: str = "+Z",
     metres_per_unit: float = 1.0,
+    pixel_size: float = 0.0,
 ) -> bpy.types.Object:
     """A new object from an avatar file; it becomes the active one.
 
@@ -75,10 +76,11 @@ def import_avatar(
         name: of the object; the avatar's own by default.
         location: metres. collection: where it is linked; the active one by default.
         up, front, metres_per_unit: of these, which do not say: axes such as `+Y`, `-Z`.
+        pixel_size: of these, metres that a pixel covered at the face in the pictures they were trained on; 0: not known.
     """
     path = Path(bpy.path.abspath(str(path)))
     if path.suffix.lower() in CONVERTED:
-        path = convert(path, up, front, metres_per_unit)
+        path = convert(path, up, front, metres_per_unit, pixel_size)
     obj = avatar.create(path, name, collection)
     obj.location = location
     bpy.context.view_layer.update()  # it does not know yet what was linked just now
@@ -91,13 +93,13 @@ def import_avatar(
     return obj
 
 
-def convert(source: Path, up: str = "+Y", front: str = "+Z", metres_per_unit: float = 1.0) -> Path:
+def convert(source: Path, up: str = "+Y", front: str = "+Z", metres_per_unit: float = 1.0, pixel_size: float = 0.0) -> Path:
     """Let the engine turn a file of CONVERTED into an avatar file; nothing that exists is overwritten. Returns the new file."""
     if not source.is_file():
         raise UserError(f"There is no file {source}.", "Check the path.")
     numbered = (source.with_name(f"{source.stem}{number}.safetensors") for number in ("", *(f"-{n}" for n in range(2, 1000))))
     out = next(path for path in numbered if not path.exists())
-    parameters = {"source": str(source), "out": str(out), "up": up, "front": front, "metres": metres_per_unit}
+    parameters = {"source": str(source), "out": str(out), "up": up, "front": front, "metres": metres_per_unit, "pixel": pixel_size}
     session.client().request("import", parameters).wait()
     return out
 

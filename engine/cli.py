@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--up", default="+Y", help="the source's up axis (+Y; scenes from COLMAP often have -Y)")
     sub.add_argument("--front", default="+Z", help="the axis its face looks along (+Z; from COLMAP often -Z)")
     sub.add_argument("--metres", type=float, default=1.0, help="metres per unit (1)")
+    sub.add_argument("--pixel", type=float, default=0.0, metavar="M", help="metres that a pixel covered at the face in the pictures it was trained on: it keeps that look at any size (0: not known)")
 
     sub = command("freeze", _freeze, "an avatar for delivery: its plane fields sampled at its Gaussians, the motion the same bit for bit")
     sub.add_argument("avatar", type=Path)
@@ -150,7 +151,7 @@ def _info(options: argparse.Namespace) -> dict[str, Any]:
 def _import(options: argparse.Namespace) -> dict[str, Any]:
     from .commands import import_file
 
-    return import_file(options.source, options.out, options.name, options.up, options.front, options.metres)
+    return import_file(options.source, options.out, options.name, options.up, options.front, options.metres, options.pixel)
 
 
 def _deform(options: argparse.Namespace) -> dict[str, Any]:

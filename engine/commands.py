@@ -38,15 +38,16 @@ def info(avatar: Path) -> dict[str, Any]:
     }
 
 
-def import_file(source: Path, out: Path, name: str = "", up: str = "+Y", front: str = "+Z", metres: float = 1.0) -> dict[str, Any]:
-    """A checkpoint (.pth) of the authors' layout, or Gaussians at rest (.ply, .spz, .splat) -> an avatar file.
+def import_file(source: Path, out: Path, name: str = "", up: str = "+Y", front: str = "+Z", metres: float = 1.0, pixel: float = 0.0) -> dict[str, Any]:
+    """A checkpoint (.pth) of the authors' layout, or Gaussians at rest (.ply, .spz, .splat) -> an avatar file. metres per unit; pixel: metres, see
+    `importers.import_file`.
 
     Raises:
         UserError: none of these, or not readable as such.
     """
     from . import importers
 
-    save_avatar(importers.import_file(Path(source), name, metres, up, front), Path(out))
+    save_avatar(importers.import_file(Path(source), name, metres, up, front, pixel), Path(out))
     return info(Path(out))
 
 

@@ -102,6 +102,8 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     assert "one line" in broken(path, lambda t, m: m.update(up="+Z", front="-Z"))
     assert "composite" in broken(path, lambda t, m: m.update(composite="upside down"))
     assert "metres" in broken(path, lambda t, m: m.update(metres_per_unit=-1))
+    assert "pixel_size" in broken(path, lambda t, m: m.update(pixel_size=-0.001))
+    assert "pixel_size" in broken(path, lambda t, m: m.update(pixel_size="small"))
     assert "cannot be read" in broken(path, lambda t, m: m.update(format_version="1"))
     assert "incomplete" in broken(path, lambda t, m: m.update(views={"audio": {}}))
     save_tensors(path, {}, {})

@@ -19,7 +19,7 @@ from support.avatars import static_avatar
 from ua3dtalk.engine.avatar import REGIONS
 from ua3dtalk.engine.avatar.tensors import load_tensors, save_tensors
 from ua3dtalk.engine.cache import SHARES, CacheHeader, CacheReader, CacheWriter, FrameMissing
-from ua3dtalk.engine.cache.layout import ENTRY, FRAME_FILES, quantise_shares
+from ua3dtalk.engine.cache.layout import ENTRY, FRAME_FILES, quantise_shares, read_header
 from ua3dtalk.engine.errors import UserError
 
 STATIC, BRANCH = static_avatar(90, 30).rest()
@@ -83,6 +83,22 @@ def test_frames_come_back(tmp_path: Path) -> None:
         check(reader, frame, seed)
     with pytest.raises(FrameMissing):
         reader.at(2)
+
+
+def test_a_header_says_how_large_a_trained_pixel_is(tmp_path: Path) -> None:
+    with writer(tmp_path) as target:
+        target.finish()
+    path = tmp_path / "header.json"
+    values = json.loads(path.read_text("utf-8"))
+    assert read_header(tmp_path).pixel_size == values.pop("pixel_size") == 0
+    path.write_text(json.dumps(values), "utf-8")
+    assert read_header(tmp_path).pixel_size == 0, "an earlier bake"
+    path.write_text(json.dumps(values | {"pixel_size": 4e-4}), "utf-8")
+    assert read_header(tmp_path).pixel_size == 4e-4
+    for wrong in (-1, "large", float("nan"), None):
+        path.write_text(json.dumps(values | {"pixel_size": wrong}), "utf-8")
+        with pytest.raises(UserError, match="damaged"):
+            read_header(tmp_path)
 
 
 def test_what_stands_still_has_the_variance_of_its_avatar(tmp_path: Path) -> None:

@@ -196,6 +196,17 @@ def splat(data: gsply.GSData) -> bytes:
     return records.tobytes()
 
 
+def test_the_trained_pixel_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.splat"
+    path.write_bytes(splat(somebody(degree=0)))
+    assert import_file(path).meta.pixel_size == 0
+    meta = import_file(path, metres_per_unit=0.1, pixel_metres=5e-4).meta
+    assert meta.pixel_size == pytest.approx(5e-3) and meta.pixel_metres == pytest.approx(5e-4)
+    for wrong in (-1e-4, 3.0, float("nan")):
+        with pytest.raises(UserError, match="A pixel of"):
+            import_file(path, pixel_metres=wrong)
+
+
 def test_splat(tmp_path: Path) -> None:
     data = somebody(degree=0)
     path = tmp_path / "a.splat"

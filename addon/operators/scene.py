@@ -34,6 +34,10 @@ class ImportAvatar(bpy.types.Operator, ImportHelper):
     up: EnumProperty(name="Up", description="Up axis of what is no .safetensors: the others do not say (.spz is always +Y)", items=_AXES, default="+Y")
     front: EnumProperty(name="Front", description="Axis along which the face looks, of what is no .safetensors (from COLMAP often -Z)", items=_AXES, default="+Z")
     metres: FloatProperty(name="Metres", description="Metres a unit of what is no .safetensors", default=1.0, min=1e-6, max=1e6)
+    pixel_size: FloatProperty(
+        name="Trained Pixel", description="What a pixel covered at the face in the pictures that what is no .safetensors was trained on: it keeps that"
+        " look at any size. 0: not known", default=0.0, min=0.0, max=0.1, precision=5, step=0.01, subtype="DISTANCE", unit="LENGTH",
+    )  # fmt: skip
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         """Dropped files are imported at once; else a file is asked for."""
@@ -45,7 +49,7 @@ class ImportAvatar(bpy.types.Operator, ImportHelper):
     def execute(self, context: bpy.types.Context) -> set[str]:
         paths = [Path(self.directory) / item.name for item in self.files if item.name] if self.directory else []
         for path in paths or [Path(self.filepath)]:
-            obj = api.import_avatar(path, self.name, up=self.up, front=self.front, metres_per_unit=self.metres)
+            obj = api.import_avatar(path, self.name, up=self.up, front=self.front, metres_per_unit=self.metres, pixel_size=self.pixel_size)
             self.report({"INFO"}, f"Imported {obj.name}: {len(obj.data.points):,} Gaussians")
         return {"FINISHED"}
 

@@ -11,15 +11,28 @@ from .static import Placing, unreadable
 _CHECKPOINTS = (".pth", ".pt", ".ckpt")
 
 
-def import_file(path: Path, name: str = "", metres_per_unit: float = 1.0, up: str = "+Y", front: str = "+Z") -> Avatar:
+def import_file(
+    path: Path, name: str = "", metres_per_unit: float = 1.0, up: str = "+Y", front: str = "+Z", pixel_metres: float = 0.0
+) -> Avatar:
     """Import a checkpoint of the authors' family, or Gaussians at rest: .ply (also compressed), .spz, .splat.
+
+    Args:
+        pixel_metres: what a pixel covered at the face in the pictures that it was trained on, which no such file says; 0: not known.
 
     See `import_checkpoint`, `import_ply`, `import_spz`, `import_splat`.
 
     Raises:
         UserError: the file is none of these, or cannot be imported.
     """
-    path, placing = Path(path), Placing(name, metres_per_unit, up, front)
+    if not 0 <= pixel_metres < 1:
+        raise UserError(f"A pixel of {pixel_metres:g} m is none of a picture of a head.", "Give metres, for example 0.0005, or 0 where it is not known.")
+    avatar = _imported(Path(path), Placing(name, metres_per_unit, up, front))
+    if pixel_metres:
+        avatar.meta.pixel_size = pixel_metres / max(metres_per_unit, 1e-30)
+    return avatar
+
+
+def _imported(path: Path, placing: Placing) -> Avatar:
     try:
         with path.open("rb") as handle:
             start = handle.read(4)
@@ -40,7 +53,7 @@ def import_file(path: Path, name: str = "", metres_per_unit: float = 1.0, up: st
     if start[:2] == b"PK" or start[:1] == b"\x80" or path.suffix.lower() in _CHECKPOINTS:
         from .checkpoint import import_checkpoint  # torch loads only where it is needed
 
-        return import_checkpoint(path, name, metres_per_unit, up, front)
+        return import_checkpoint(path, placing.name, placing.metres_per_unit, placing.up, placing.front)
     raise UserError(
         f"{path}: neither a PyTorch checkpoint nor a set of Gaussians (.ply, .spz, .splat).",
         "Choose chkpnt_fuse_latest.pth, or a file of 3D Gaussians.",

@@ -20,7 +20,7 @@ def serve(port: int, token: str, device: str, threads: int | None) -> None:
         return commands.info(Path(params["avatar"]))
 
     def import_file(params: dict[str, Any], progress: Progress, stopped: Callable[[], bool]) -> dict[str, Any]:
-        options = {name: params[name] for name in ("name", "up", "front", "metres") if name in params}
+        options = {name: params[name] for name in ("name", "up", "front", "metres", "pixel") if name in params}
         return commands.import_file(Path(params["source"]), Path(params["out"]), **options)
 
     def bake(params: dict[str, Any], progress: Progress, stopped: Callable[[], bool]) -> dict[str, Any]:

@@ -50,6 +50,19 @@ def test_the_source_of_the_draw_code_gives_the_same(head: bpy.types.Object, scen
     assert frames.frame_source(bpy.data.objects.new("Empty", None), 3.0) is None
 
 
+def test_the_trained_pixel_comes_from_the_bake_and_before_it_from_the_avatar(
+    head: bpy.types.Object, scene: bpy.types.Scene, shipped: Shipped
+) -> None:
+    frames, cache = shipped("addon.frames"), shipped("engine.cache.layout")
+    assert frames.frame_source(head, 3.0).pixel_size == pytest.approx(5e-4), "at rest"
+    folder = number_cache(shipped, head, range(1, 6))
+    header = cache.read_header(folder)
+    header.pixel_size = 0.002
+    cache.write_header(folder, header)
+    scene.frame_set(3)
+    assert frames.frame_source(head, 3.0).pixel_size == pytest.approx(0.002)
+
+
 def test_a_frame_that_is_not_baked_shows_rest_and_says_so(head: bpy.types.Object, scene: bpy.types.Scene, shipped: Shipped) -> None:
     rest = positions(head)
     frames = shipped("addon.frames")

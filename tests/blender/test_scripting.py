@@ -222,7 +222,7 @@ def _tried(api: ModuleType, shipped: Shipped, avatars: Path, tmp_path: Path, obj
         return done if run[0].state == "cancelled" else run[0].state
 
     return {
-        "import_avatar": lambda: ops.import_avatar(filepath=str(avatars / "other.safetensors"), name="Second", up="+Y", front="+Z", metres=1.0),
+        "import_avatar": lambda: ops.import_avatar(filepath=str(avatars / "other.safetensors"), name="Second", up="+Y", front="+Z", metres=1.0, pixel_size=0.0),
         "reload_avatar": lambda: ops.reload_avatar(object="Head"),
         "about": lambda: ops.about(object="Head"),
         "attach_audio": lambda: ops.attach_audio(object="Second", filepath=sound, frame=2, as_strip=True),

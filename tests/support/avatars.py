@@ -19,7 +19,7 @@ def static_avatar(count: int = 60, mouth: int = 20, degree: int = 1, seed: int =
             tensors[f"{branch}.scales"] = softplus_inverse(random.uniform(0.002, 0.01, (n, 3)))
             tensors[f"{branch}.opacities"] = random.normal(size=n).astype(np.float32)
             tensors[f"{branch}.sh"] = random.normal(0, 0.3, (n, (degree + 1) ** 2, 3)).astype(np.float32)
-    return Avatar(AvatarMeta("Test head", provenance="random numbers", consent="nobody"), tensors)
+    return Avatar(AvatarMeta("Test head", pixel_size=5e-4, provenance="random numbers", consent="nobody"), tensors)
 
 
 def talking_avatar(count: int = 60, mouth: int = 20, members: int = 3, seed: int = 0) -> Avatar:
