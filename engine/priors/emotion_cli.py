@@ -26,7 +26,7 @@ def add(command: Any) -> None:
     sub.add_argument("--measure", action="store_true", help="leave each speaker out in turn and report how well he is heard (as many trainings as speakers)")
     sub.add_argument("--avatar", type=Path, metavar="FILE", help="avatar that shall hear with it")
     sub.add_argument("--avatar-out", type=Path, metavar="FILE", help="that avatar, written anew")
-    sub.add_argument("--rooms", type=int, default=1, metavar="N", help="copies of each recording in other rooms, with other noise, to learn from as well (1)")
+    sub.add_argument("--rooms", type=int, default=3, metavar="N", help="copies of each recording in other rooms, with other noise, to learn from as well (3)")
     sub.add_argument("--epochs", type=int, default=40)
     sub.add_argument("--seed", type=int, default=0)
 

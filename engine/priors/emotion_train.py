@@ -40,7 +40,7 @@ class EmotionSettings:
         noise: deviation of the noise on the normalised statistics.
         smoothing: of the labels.
         expression: weight of the expression's L2 in eq. 5.
-        copies: of each recording as if made in other rooms, with other noise and another microphone, to learn from as well (1).
+        copies: of each recording as if made in other rooms, with other noise and another microphone, to learn from as well (3).
         file_seconds: seconds of speech at which a file's own statistics weigh as much as the others; 0: never.
         seed: of everything that is drawn.
     """
@@ -55,7 +55,7 @@ class EmotionSettings:
     noise: float = 0.6
     smoothing: float = 0.1
     expression: float = 1.0
-    copies: int = 1
+    copies: int = 3
     file_seconds: float = 0.0
     seed: int = 0
 
