@@ -76,6 +76,18 @@ def test_a_picture_is_what_a_bake_and_a_rendering_give(folder: Path, data, tmp_p
     assert np.allclose(still.over(np.ones((48, 48, 3)))[0, 0], 1, atol=1e-3)
 
 
+def test_weights_in_a_picture_are_those_it_is_blended_with(subject: Subject, data, random: np.random.Generator) -> None:
+    frame = data.splits["val"][0]
+    motion = subject.deformer.motion(subject.views(data.sound, **lm.view_of(data, [frame])))
+    drawn = subject.draw(motion, 0, frame.viewmat, data.K, 48, 48)
+    maps = random.uniform(size=(48, 48, 2)).astype(np.float32)
+    weights = subject.weights(motion, 0, frame.viewmat, data.K, maps)
+    np.testing.assert_allclose(weights.sum(0), (drawn.alpha[..., None] * maps).sum((0, 1)), rtol=1e-3)
+    of_each = subject.avatar.still_variance()
+    of_each[subject.avatar.moving_rows()] = np.concatenate([getattr(motion, branch).aleatoric[0] for branch in subject.avatar.branches])
+    np.testing.assert_allclose(of_each @ weights, ((drawn.aleatoric * drawn.alpha)[..., None] * maps).sum((0, 1)), rtol=1e-3)
+
+
 def test_views_are_the_providers_and_the_emotions_the_prototypes(folder: Path, subject: Subject) -> None:
     from ua3dtalk.engine.audio import read_sound
 

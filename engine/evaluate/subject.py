@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..avatar import EMOTIONS, Avatar, load_avatar
 from ..avatar.regions import REGIONS, regions
@@ -14,7 +15,7 @@ from ..bake import Baker, Session
 from ..deform.fast import Deformer, Motion
 from ..errors import UserError
 from ..files import file_hash
-from ..raster import rasterization
+from ..raster import Rasterised, rasterization
 from ..shot import Shot
 
 EQUAL_LOGVAR = 16.0
@@ -161,29 +162,46 @@ class Subject:
             viewmat: [4,4] world to camera, x right, y down, z forward; K: [3,3] px.
             deformer: what made the motion, where it was not `self.deformer` (another avatar's networks on these Gaussians).
         """
+        posed, uncertainty = self._posed(motion, frame, deformer or self.deformer)
+        with torch.no_grad():
+            drawn = self._drawn(posed, viewmat, K, width, height, self._tensor(uncertainty))
+        color, alpha, features = (x[0].cpu().numpy() for x in (drawn.colors, drawn.alphas, drawn.features))
+        expected = np.where(alpha[..., None] > 0, features / np.maximum(alpha, 1e-6)[..., None], 0)
+        return Drawn(color, alpha, expected[..., 0], expected[..., 1])
+
+    def weights(self, motion: Motion, frame: int, viewmat: np.ndarray, K: np.ndarray, maps: np.ndarray) -> np.ndarray:
+        """[N,C]: each Gaussian's weight in the pixels of one frame of a motion, times maps [H,W,C], summed over the picture."""
+        posed, _ = self._posed(motion, frame, self.deformer)
+        height, width, channels = maps.shape
+        blended = torch.zeros(len(posed[0]), channels, device=posed[0].device, requires_grad=True)
+        drawn = self._drawn(posed, viewmat, K, width, height, blended)
+        # A blended feature's gradient is the weight with which it is blended.
+        return torch.autograd.grad((drawn.features[0] * self._tensor(maps)).sum(), blended)[0].cpu().numpy()
+
+    def _posed(self, motion: Motion | None, frame: int, deformer: Deformer) -> tuple[list[Tensor], np.ndarray]:
+        """means, quats, scales, opacities of all Gaussians, and aleatoric and epistemic variance [N,2]."""
         means, quats, scales, opacities = (np.array(x, np.float32) for x in self._rest)
         uncertainty = np.stack([self._still_variance, np.zeros_like(self._still_variance)], 1)
         if motion is not None:
             end = 0
-            for branch, moved in (deformer or self.deformer).moved(motion).items():
+            for branch, moved in deformer.moved(motion).items():
                 rows = self._moving[end : end + moved[0].shape[1]]
                 end += len(rows)
                 for at_rest, values in zip((means, quats, scales), moved):
                     at_rest[rows] = values[frame]
                 own = getattr(motion, branch)
                 uncertainty[rows] = np.stack([own.aleatoric[frame], own.epistemic[frame]], 1)
-        device = self.device if self.device.startswith("cuda") else "cpu"
-        tensor = lambda x: torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device)  # noqa: E731
-        with torch.no_grad():
-            drawn = rasterization(
-                tensor(means), tensor(quats), tensor(scales), tensor(opacities), tensor(viewmat)[None], tensor(K)[None], width, height,
-                sh=tensor(self._sh), features=tensor(uncertainty), branch=torch.from_numpy(self._branch).to(device),
-                composite=self.avatar.meta.composite, pixel_size=self.avatar.meta.pixel_size,
-                threads=self.threads if device == "cpu" else None,
-            )  # fmt: skip
-        color, alpha, features = (x[0].cpu().numpy() for x in (drawn.colors, drawn.alphas, drawn.features))
-        expected = np.where(alpha[..., None] > 0, features / np.maximum(alpha, 1e-6)[..., None], 0)
-        return Drawn(color, alpha, expected[..., 0], expected[..., 1])
+        return [self._tensor(x) for x in (means, quats, scales, opacities)], uncertainty
+
+    def _drawn(self, posed: list[Tensor], viewmat: np.ndarray, K: np.ndarray, width: int, height: int, features: Tensor) -> Rasterised:
+        return rasterization(
+            *posed, self._tensor(viewmat)[None], self._tensor(K)[None], width, height, sh=self._tensor(self._sh), features=features,
+            branch=torch.from_numpy(self._branch).to(features.device), composite=self.avatar.meta.composite,
+            pixel_size=self.avatar.meta.pixel_size, threads=None if self.device.startswith("cuda") else self.threads,
+        )  # fmt: skip
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self.device if self.device.startswith("cuda") else "cpu")
 
 
 def project(points: np.ndarray, viewmat: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

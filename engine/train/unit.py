@@ -48,13 +48,17 @@ def variance_units(scene: Scene, degree: int) -> dict[str, np.ndarray]:
         maps = torch.stack([error.square(), torch.ones_like(error)], -1)
         (weights,) = torch.autograd.grad((drawn.features[0] * maps).sum(), blended)
         spoilt, seen = spoilt + weights[:, 0], seen + weights[:, 1]
-    mean = spoilt.sum() / seen.sum().clamp(min=1)
-    left = (spoilt + SURE * mean) / (seen + SURE)
     found = {}
-    for branch, part in zip(scene.branches, left.split(counts)):
+    for branch, part in zip(scene.branches, left(spoilt, seen).split(counts)):
         part[scene.splats[branch].moving] /= usual[branch].clamp(min=torch.finfo(torch.float32).tiny)
         found[branch] = part.to(torch.float32).cpu().numpy()
     return found
+
+
+def left(spoilt: Tensor, seen: Tensor) -> Tensor:
+    """[N] squared error that Gaussians are left with, from their weights [N] in pixels: sums of w e^2 and of w."""
+    mean = spoilt.sum() / seen.sum().clamp(min=1)
+    return (spoilt + SURE * mean) / (seen + SURE)
 
 
 def color_variance(scene: Scene, outs: Mapping[str, BranchOutput], units: Mapping[str, np.ndarray]) -> Tensor:
