@@ -15,7 +15,7 @@ from ua3dtalk.engine.train.config import BranchPlan, TrainConfig
 from ua3dtalk.engine.train.export import silenced
 
 TINY = TrainConfig(
-    mouth=BranchPlan(4, 1, 3, 60, 80), face=BranchPlan(6, 2, 4, 200, 220), fuse_steps=2, members=2, field=(8,), emotion_field=(4,), codebook=(4,),
+    mouth=BranchPlan(4, 1, 3, 60, 80), face=BranchPlan(6, 2, 4, 200, 220), fuse_steps=2, body=BranchPlan(0, 0, 0, 0, 0), members=2, field=(8,), emotion_field=(4,), codebook=(4,),
     grow_before_end=2, preview_every=1000, checkpoint_every=1000, held_out=1,
 )  # fmt: skip
 

@@ -39,14 +39,15 @@ from ua3dtalk.engine.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALL = replace(
-    TrainConfig.quick(), mouth=BranchPlan(60, 20, 50, 100, 130), face=BranchPlan(430, 80, 412, 500, 600), agree_steps=60, fuse_steps=30, grow_from=20,
+    TrainConfig.quick(), mouth=BranchPlan(60, 20, 50, 100, 130), face=BranchPlan(430, 80, 412, 500, 600), agree_steps=60, fuse_steps=30,
+    body=BranchPlan(60, 60, 60, 200, 220), grow_from=20,
     grow_every=30, grow_before_end=100, members=2, field=(8, 24), emotion_field=(8,), codebook=(8,), networks_rate=6e-3, planes_rate=2e-2, means_rate=5e-4,
     sh_every=50, preview_every=200, checkpoint_every=200, held_out=4,
 )  # fmt: skip
 TINY = {
     "mouth": {"steps": 12, "static_until": 4, "ensemble_from": 10, "points": 40, "most": 60},
     "face": {"steps": 40, "static_until": 10, "ensemble_from": 34, "points": 120, "most": 200},
-    "agree_steps": 9, "fuse_steps": 8, "grow_from": 4, "grow_every": 6, "grow_before_end": 4, "grow_gradient": 1e-5, "checkpoint_every": 7, "preview_every": 500,
+    "agree_steps": 9, "fuse_steps": 8, "body": {"steps": 14, "points": 60, "most": 80}, "grow_from": 4, "grow_every": 6, "grow_before_end": 4, "grow_gradient": 1e-5, "checkpoint_every": 7, "preview_every": 500,
     "log_every": 5, "members": 2, "field": [8], "emotion_field": [4], "codebook": [4], "likelihood": 0.001,
 }  # fmt: skip
 
@@ -104,7 +105,7 @@ def test_what_it_leaves_behind(trained: tuple[Path, dict]) -> None:
     path, result = trained
     work = path.with_name(path.name + ".train")
     lines = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
-    assert {line["part"] for line in lines} == {"mouth", "face", "agree", "fuse"} and {"psnr", "psnr_head", "cpu"} <= set(lines[-1])
+    assert {line["part"] for line in lines} == {"mouth", "face", "agree", "fuse", "body"} and {"psnr", "psnr_head", "cpu"} <= set(lines[-1])
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
     page = (work / "report.html").read_text()
     assert "held_out_val.png" in page and (work / "held_out_val.png").stat().st_size > 1000 and "<polyline" in page
@@ -301,7 +302,7 @@ def test_phases_and_what_trains(folder: Path, tmp_path: Path) -> None:
         assert np.isfinite(found["loss"]) and 0 <= degree <= 1
         changed = {b: {k for k, v in state.items() if not v.equal(trainer.scene.nets[b].state_dict()[k])} for b, state in nets.items()}
         moved = {b for b, names in changed.items() if names}
-        assert moved == {"static": set(), "fuse": set(), "agree": {"face", "mouth"}}.get(kind.split()[1], {name})
+        assert moved == {"static": set(), "fuse": set(), "body": set(), "agree": {"face", "mouth"}}.get(kind.split()[1], {name})
         if name == "agree":
             assert all(k.startswith("fuse.") and not k.startswith("fuse.fc.") and ".logvar." not in k for names in changed.values() for k in names)
         if name in ("agree", "fuse"):
@@ -310,7 +311,7 @@ def test_phases_and_what_trains(folder: Path, tmp_path: Path) -> None:
             out = trainer.scene.motion("face", trainer.material.val[0])
             assert out.view_means["exp"].shape[0] == 2 and bool((state_variance("face", out) > 0).all())
     parts = [f"{b} {p}" for b in ("mouth", "face") for p in ("static", "single", "ensemble")]
-    assert seen == [*parts, "agree agree", "fuse fuse"]
+    assert seen == [*parts, "agree agree", "fuse fuse", "body body"]
 
 
 def test_members_learn_to_agree_on_the_film(folder: Path) -> None:

@@ -22,7 +22,7 @@ from ua3dtalk.engine.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 FEW = replace(
-    TrainConfig.quick(), mouth=BranchPlan(1, 0, 1, 40, 40), face=BranchPlan(14, 4, 14, 60, 60), agree_steps=0, fuse_steps=1, members=2, field=(8,),
+    TrainConfig.quick(), mouth=BranchPlan(1, 0, 1, 40, 40), face=BranchPlan(14, 4, 14, 60, 60), agree_steps=0, fuse_steps=1, body=BranchPlan(0, 0, 0, 0, 0), members=2, field=(8,),
     emotion_field=(4,), codebook=(4,), grow_from=100, rest=0.5, start="hull",
 )  # fmt: skip
 

@@ -27,7 +27,8 @@ from ua3dtalk.engine.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 SHORT = replace(
-    TrainConfig.quick(), mouth=BranchPlan(30, 10, 20, 60, 60), face=BranchPlan(200, 60, 120, 260, 260), agree_steps=0, fuse_steps=20, members=2,
+    TrainConfig.quick(), mouth=BranchPlan(30, 10, 20, 60, 60), face=BranchPlan(200, 60, 120, 260, 260), agree_steps=0, fuse_steps=20,
+    body=BranchPlan(20, 20, 20, 120, 120), members=2,
     field=(8,), emotion_field=(4,), codebook=(4,), grow_from=1000,
 )  # fmt: skip
 

@@ -119,6 +119,10 @@ class Avatar:
             get("means"), normalise(get("quats")), softplus(get("scales")), sigmoid(get("opacities")), get("sh")
         )
 
+    def body(self) -> np.ndarray:
+        """Rows [B] int64 of the face's Gaussians that are neck and shoulders of a film; none where there are none, or nobody knows."""
+        return np.asarray(self.tensors.get("face.body", ()), np.int64)
+
     def emotion_action_units(self) -> np.ndarray | None:
         """[8,6] float32: what each of EMOTIONS at full intensity brings of AU_NAMES (in 0..1, beside the face at rest); None: not known."""
         stored = self.tensors.get("emotion.action_units")
@@ -278,6 +282,12 @@ def _check(avatar: Avatar, path: Path) -> None:
         unit = tensors.get(f"{branch}.variance_unit")
         if unit is not None and (unit.shape != (n,) or unit.dtype.kind != "f" or not (unit >= 0).all()):
             raise refuse(f"tensor `{branch}.variance_unit` is not a list of {n} numbers of 0 or more")
+    body = tensors.get("face.body")
+    if body is not None:
+        if body.ndim != 1 or body.dtype.kind not in "iu" or len(body) and (body.min() < 0 or body.max() >= avatar.count("face")):
+            raise refuse("tensor `face.body` is not a list of Gaussians of the face")
+        if np.isin(body, avatar.moving("face")).any():
+            raise refuse("tensor `face.body` names Gaussians that move")
     prototypes = tensors.get("emotion.prototypes")
     if prototypes is not None and (prototypes.ndim != 2 or len(prototypes) != len(meta.emotions)):
         raise refuse("tensor `emotion.prototypes` does not fit the emotion vocabulary")

@@ -60,13 +60,20 @@ def drawn_frames(subject: Subject, data: FaceData, frames: list[Frame]) -> Itera
         some = frames[start : start + BATCH]
         motion = subject.deformer.motion(subject.views(data.sound, **lm.view_of(data, some)))
         for place, frame in enumerate(some):
-            drawn = subject.draw(motion, place, frame.viewmat, data.K, data.width, data.height)
+            drawn = subject.draw(motion, place, frame.viewmat, data.K, data.width, data.height, body=False)
             yield frame, drawn, drawn.over(data.behind(frame) / np.float32(255)), data.picture(frame) / np.float32(255)
+
+
+def drawn_whole(subject: Subject, data: FaceData, frame: Frame) -> np.ndarray:
+    """A frame with the avatar's own neck and shoulders before the plain background, in 0..1."""
+    motion = subject.deformer.motion(subject.views(data.sound, **lm.view_of(data, [frame])))
+    drawn = subject.draw(motion, 0, frame.viewmat, data.K, data.width, data.height)
+    return drawn.over(data.background / np.float32(255))
 
 
 def drawn_still(subject: Subject, data: FaceData, frame: Frame) -> np.ndarray:
     """The head at rest before a frame's camera and background, in 0..1."""
-    return subject.draw(None, 0, frame.viewmat, data.K, data.width, data.height).over(data.behind(frame) / np.float32(255))
+    return subject.draw(None, 0, frame.viewmat, data.K, data.width, data.height, body=False).over(data.behind(frame) / np.float32(255))
 
 
 def judge_pictures(
@@ -104,6 +111,9 @@ def judge_pictures(
             if lpips is not None:
                 with torch.no_grad():
                     found.setdefault(f"lpips{name}", []).append(float(lpips(*pair)))
+        if len(subject.avatar.body()):
+            whole = drawn_whole(subject, data, frame)
+            found.setdefault("psnr with its body", []).append(psnr(whole, truth))
         total = drawn.aleatoric + drawn.epistemic
         moves = head & (total > 0)
         apart = (picture - truth).mean(-1)

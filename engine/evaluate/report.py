@@ -15,7 +15,8 @@ from ..files import atomic_write
 from .pictures import PictureResult
 
 ROWS = (
-    ("psnr", "PSNR, dB ↑", 2), ("psnr head", "PSNR of the head, dB ↑", 2), ("ssim", "SSIM ↑", 4), ("lpips", "LPIPS ↓", 4),
+    ("psnr", "PSNR, dB ↑", 2), ("psnr head", "PSNR of the head, dB ↑", 2), ("psnr with its body", "PSNR with its own neck and shoulders, dB ↑", 2),
+    ("ssim", "SSIM ↑", 4), ("lpips", "LPIPS ↓", 4),
     ("lmd", "LMD, px ↓", 3), ("aue upper", "AUE upper, OpenFace's units² ↓", 3), ("aue lower", "AUE lower, the same ↓", 3),
     ("frechet distance of expression", "Frechet distance of expression ↓", 4), ("lip lag (ms)", "lips late by, ms →0", 0),
     ("lip correlation", "lip correlation at its peak ↑", 3), ("lip travel", "lip travel, of the true →1", 3),

@@ -154,15 +154,19 @@ class Subject:
         return viewmat.astype(np.float32), np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], np.float32)
 
     def draw(
-        self, motion: Motion | None, frame: int, viewmat: np.ndarray, K: np.ndarray, width: int, height: int, deformer: Deformer | None = None
+        self, motion: Motion | None, frame: int, viewmat: np.ndarray, K: np.ndarray, width: int, height: int, deformer: Deformer | None = None,
+        body: bool = True,
     ) -> Drawn:
         """One frame of a motion seen by one camera in avatar space; None: at rest.
 
         Args:
             viewmat: [4,4] world to camera, x right, y down, z forward; K: [3,3] px.
             deformer: what made the motion, where it was not `self.deformer` (another avatar's networks on these Gaussians).
+            body: with neck and shoulders, as it is rendered; without, it is the head that a film's own neck and shoulders stand behind.
         """
         posed, uncertainty = self._posed(motion, frame, deformer or self.deformer)
+        if not body:
+            posed[3][torch.from_numpy(self.avatar.body())] = 0
         with torch.no_grad():
             drawn = self._drawn(posed, viewmat, K, width, height, self._tensor(uncertainty))
         color, alpha, features = (x[0].cpu().numpy() for x in (drawn.colors, drawn.alphas, drawn.features))

@@ -165,7 +165,7 @@ def _pictures(
     found = []
     for place, row in enumerate(rows):
         if data is not None and frames is not None:
-            drawn = subject.draw(motion, place, frames[row].viewmat, data.K, data.width, data.height)
+            drawn = subject.draw(motion, place, frames[row].viewmat, data.K, data.width, data.height, body=False)
             found.append(drawn.over(data.behind(frames[row]) / np.float32(255)))
         else:
             found.append(subject.draw(motion, place, *subject.portrait(SIZE), SIZE, SIZE).over(np.float32(0.5)))

@@ -45,6 +45,8 @@ class TrainConfig:
         doubt: the avatar gets to know what its views are in the film, and later trusts a view less that has anything beside it, see
             `deform.doubt` (paper: no; ours).
         fuse_steps: both together, geometry and motion kept; SH and opacity of the face and SH of the mouth train (paper: 10,000).
+        body: neck and shoulders as far as the pictures show them, which stand still: a bust instead of a mask. They come last, alone, and change nothing
+            of the head; 0 steps: none (paper: none, its head is drawn over the film's own; ours).
         seed: of everything random (ours).
 
         members: T, ensemble members of each view (paper: 10; ours: 4, a third of the work).
@@ -108,6 +110,7 @@ class TrainConfig:
     agree_rate: float = 2e-3
     doubt: bool = True
     fuse_steps: int = 800
+    body: BranchPlan = BranchPlan(1200, 1200, 1200, 1600, 2400)
     seed: int = 0
 
     members: int = 4
@@ -176,7 +179,7 @@ class TrainConfig:
         """Minutes on a processor, to see whether the data is right."""
         return replace(
             cls(), mouth=BranchPlan(600, 150, 540, 300, 400), face=BranchPlan(1800, 500, 1650, 2200, 2500), agree_steps=100, fuse_steps=200,
-            members=3, grow_before_end=300, preview_every=300, preset="quick",
+            body=BranchPlan(300, 300, 300, 900, 900), members=3, grow_before_end=300, preview_every=300, preset="quick",
         )  # fmt: skip
 
     @classmethod
@@ -184,7 +187,7 @@ class TrainConfig:
         """The paper's sizes and schedule; for a graphics card."""
         return replace(
             cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), agree_steps=0,
-            doubt=False, fuse_steps=10_000, members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
+            doubt=False, fuse_steps=10_000, body=BranchPlan(0, 0, 0, 0, 0), members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
             still_hair=False, swapped=0.0, blinks=0.0, recoloured=0.0, rest=0.0, details=0.0, lining=0.0,
             planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, attention=1e-4, log_every=100, preview_every=2500,
             checkpoint_every=1000, preset="paper",
@@ -207,7 +210,7 @@ class TrainConfig:
     @property
     def total(self) -> int:
         """Steps of all parts."""
-        return self.mouth.steps + self.face.steps + self.agree_steps + self.fuse_steps
+        return self.mouth.steps + self.face.steps + self.agree_steps + self.fuse_steps + self.body.steps
 
     def as_json(self) -> str:
         """All values, sorted by name."""

@@ -15,6 +15,7 @@ from ..dataset import Frame
 from ..deform.doubt import Known
 from ..deform.parameters import VIEWS, branch_tensors, read_sizes
 from .material import Material
+from .splats import Splats
 from .trainer import Trainer
 
 LANDMARKS = {
@@ -38,13 +39,15 @@ def save(trainer: Trainer, path: Path, units: Mapping[str, np.ndarray], created:
     prototypes = np.where(shown[:, None], material.sources.prototypes, material.sources.prototypes[0])
     tensors: dict[str, np.ndarray] = {"emotion.prototypes": prototypes} | material.sources.tensors
     for branch in scene.branches:
-        splats, array = scene.splats[branch], lambda value: np.ascontiguousarray(value.detach().cpu().numpy(), np.float32)
-        tensors |= {f"{branch}.{name}": array(splats.parameters[name]) for name in ("means", "quats", "scales", "opacities")}
-        tensors[f"{branch}.variance_unit"] = units[branch]
-        tensors[f"{branch}.sh"] = array(splats.sh(trainer.config.sh_degree))
+        parts = [branch] + (["body"] if branch == "face" and "body" in scene.splats else [])  # the body is the face's last rows
+        arrays = [_gaussians(scene.splats[part], trainer.config.sh_degree) | {"variance_unit": units[part]} for part in parts]
+        tensors |= {f"{branch}.{name}": np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
         tensors |= silenced(scene.nets[branch].to_tensors(), branch, trainer.config.without)
-        if not splats.moving.all():
-            tensors[f"{branch}.moving"] = splats.moving.nonzero()[:, 0].cpu().numpy().astype(np.int32)
+        moving = scene.splats[branch].moving
+        if len(parts) > 1 or not moving.all():
+            tensors[f"{branch}.moving"] = moving.nonzero()[:, 0].cpu().numpy().astype(np.int32)
+        if len(parts) > 1:
+            tensors["face.body"] = np.arange(len(moving), len(moving) + len(scene.splats["body"]), dtype=np.int32)
     brought = None if {"emotion", "au"} & set(trainer.config.without) else emotion_action_units(material)
     if brought is not None:
         tensors["emotion.action_units"] = brought
@@ -70,6 +73,12 @@ def save(trainer: Trainer, path: Path, units: Mapping[str, np.ndarray], created:
     avatar = Avatar(meta, tensors)
     save_avatar(avatar, path)
     return avatar
+
+
+def _gaussians(splats: Splats, degree: int) -> dict[str, np.ndarray]:
+    """Raw values under their names in the avatar file."""
+    values = {name: splats.parameters[name] for name in ("means", "quats", "scales", "opacities")} | {"sh": splats.sh(degree)}
+    return {name: np.ascontiguousarray(value.detach().cpu().numpy(), np.float32) for name, value in values.items()}
 
 
 def pixel_size(trainer: Trainer) -> float:
@@ -126,10 +135,11 @@ def provenance(trainer: Trainer) -> str:
     """What an avatar says about its making."""
     material, config = trainer.material, trainer.config
     lines = [str(material.data.info.get("provenance", "")).strip()]
+    body = f" + {config.body.steps}" if "body" in trainer.scene.splats else ""
     starts = ", ".join(f"{branch}: {kind}" for branch, kind in trainer.starts.items())
     lines.append(
         f"Trained on {len(material.train)} pictures of {material.size[0]} x {material.size[1]} ({config.preset}; {config.mouth.steps} + "
-        f"{config.face.steps} + {config.agree_steps} + {config.fuse_steps} steps; Gaussians began at {starts}); {material.sources.origin}."
+        f"{config.face.steps} + {config.agree_steps} + {config.fuse_steps}{body} steps; Gaussians began at {starts}); {material.sources.origin}."
     )
     if "mouth" not in trainer.scene.splats:
         lines.append("No picture shows the inside of the mouth: there is none.")
@@ -193,7 +203,7 @@ def _thumbnail(trainer: Trainer, frame: Frame) -> np.ndarray:
     material, scene = trainer.material, trainer.scene
     outs = {branch: scene.motion(branch, frame) for branch in scene.branches}
     black = torch.zeros(3, device=material.device)
-    drawn = scene.draw_head(frame, outs, trainer.config.sh_degree, black)
+    drawn = scene.draw_head(frame, outs, trainer.config.sh_degree, black, body=True)
     alpha = drawn.alphas[0][..., None].clamp(0, 1)
     picture = torch.cat([drawn.colors[0] / alpha.clamp(min=1e-3), alpha], -1).clamp(0, 1)
     step = max(1, -(-max(material.size) // THUMBNAIL))

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 NAME = "log.jsonl"
-COST = {"static": 1.0, "single": 6.0, "ensemble": 14.0, "agree": 4.0, "fuse": 6.0}
+COST = {"static": 1.0, "single": 6.0, "ensemble": 14.0, "agree": 4.0, "fuse": 6.0, "body": 1.0}
 """What a step of a phase costs beside a static one, until it has been measured."""
 
 

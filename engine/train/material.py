@@ -23,6 +23,8 @@ RING = 0.05
 """Width of the ring round the visible mouth, of the picture's height."""
 HIDDEN = 2
 """Rings round it in which what lies behind the lips is nobody's business."""
+LEAST_BODY = 0.01
+"""Share of the pixels that must show neck or torso for a picture to teach them."""
 LEAST_MOUTH = 5e-4
 """Share of the pixels that must show the inside of the mouth for a picture to teach it."""
 CLOSED = 0.3
@@ -33,7 +35,7 @@ EYES, LIPS = (slice(36, 42), slice(42, 48)), slice(48, 68)
 @dataclass(frozen=True, eq=False)
 class Shown:
     """A picture: truth, behind [H,W,3] in 0..1; face, hair, mouth, ring (round the mouth), hidden (the rings behind which nobody
-    looks), lips, eyes (their boxes) [H,W] 0 or 1; all float32."""
+    looks), lips, eyes (their boxes), body (neck and torso) [H,W] 0 or 1; all float32."""
 
     truth: Tensor
     behind: Tensor
@@ -44,6 +46,7 @@ class Shown:
     hidden: Tensor
     lips: Tensor
     eyes: Tensor
+    body: Tensor
 
     @property
     def head(self) -> Tensor:
@@ -73,7 +76,7 @@ class Material:
         self._row = {number: row for row, number in enumerate(self._frames)}
         self._views = self._heard(without)
         self._kept: OrderedDict[int, Shown] = OrderedDict()
-        self._room = max(8, memory // (4 * 12 * data.width * data.height))
+        self._room = max(8, memory // (4 * 13 * data.width * data.height))
 
     def _heard(self, without: tuple[str, ...]) -> dict[str, Tensor]:
         times = np.array([frame.time for frame in self._frames.values()])
@@ -122,12 +125,16 @@ class Material:
         tensor = lambda value, scale=1.0: torch.from_numpy(np.asarray(value, np.float32) / scale).to(self.device)  # noqa: E731
         return Shown(
             tensor(self.data.picture(frame), 255), tensor(self.data.behind(frame), 255),
-            *(tensor(mask) for mask in (masks.face, masks.hair, masks.mouth, ring(masks), ring(masks, HIDDEN), lips, eyes)),
+            *(tensor(mask) for mask in (masks.face, masks.hair, masks.mouth, ring(masks), ring(masks, HIDDEN), lips, eyes, masks.neck | masks.torso)),
         )  # fmt: skip
 
     def with_mouth(self, frames: list[Frame]) -> list[Frame]:
         """Those whose picture shows the inside of the mouth."""
         return [frame for frame in frames if self.data.masks(frame).mouth.mean() >= LEAST_MOUTH]
+
+    def with_body(self, frames: list[Frame]) -> list[Frame]:
+        """Those that show neck and torso."""
+        return [frame for frame in frames if (masks := self.data.masks(frame)) and (masks.neck | masks.torso).mean() >= LEAST_BODY]
 
     def with_closed_eyes(self, frames: list[Frame]) -> list[Frame]:
         """Those in which the lids are (half) closed."""

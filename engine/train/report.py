@@ -16,7 +16,7 @@ from torch import Tensor
 from ..dataset import Frame
 from ..files import atomic_write
 from .material import spaced
-from .trainer import AGREE, FUSE, Trainer
+from .trainer import AGREE, BODY, FUSE, Trainer
 from .unit import color_variance
 
 COLUMNS = 6
@@ -35,7 +35,10 @@ def preview(trainer: Trainer, path: Path, frames: list[Frame]) -> None:
     rows: list[list[Tensor]] = [[], []]
     for frame in frames:
         shown = material.shown(frame)
-        if "face" in scene.splats:
+        if trainer.name == BODY and not trainer.done:
+            found = scene.draw_branch(BODY, frame, None, trainer.config.sh_degree, trainer.background).colors[0]
+            pair = torch.lerp(trainer.background.expand_as(found), shown.truth, shown.body[..., None]), found
+        elif "face" in scene.splats:
             pair = shown.truth, scene.picture(frame, trainer.config.sh_degree, still(trainer))
         else:
             out = None if trainer.phase == "static" else scene.motion("mouth", frame)
@@ -53,16 +56,19 @@ def still(trainer: Trainer) -> tuple[str, ...]:
 
 @torch.no_grad()
 def sheet(trainer: Trainer, path: Path, frames: list[Frame], units: Mapping[str, np.ndarray]) -> None:
-    """Truth, prediction, error (times 4), and the error that the avatar expects of itself (times 4); `units` as `variance_units` gives them."""
+    """Truth, prediction, error (times 4), and the error that the avatar expects of itself (times 4); `units` as `variance_units` gives them. Below, where
+    there are any, the prediction with its own neck and shoulders."""
     scene, material = trainer.scene, trainer.material
-    rows: list[list[Tensor]] = [[], [], [], []]
+    rows: list[list[Tensor]] = [[] for _ in range(5 if BODY in scene.splats else 4)]
+    background = torch.from_numpy(material.data.background / np.float32(255)).to(material.device)
     for frame in frames:
         shown = material.shown(frame)
         outs = {branch: scene.motion(branch, frame) for branch in scene.branches}
         drawn = scene.draw_head(frame, outs, trainer.config.sh_degree, shown.behind, color_variance(scene, outs, units))
         found = drawn.colors[0].clamp(0, 1)
         spread = 4 * drawn.features[0, ..., 0].clamp(min=0).sqrt()
-        for row, picture in zip(rows, (shown.truth, found, 4 * (found - shown.truth).abs(), spread[..., None].expand_as(found))):
+        whole = scene.draw_head(frame, outs, trainer.config.sh_degree, background, body=True).colors[0]
+        for row, picture in zip(rows, (shown.truth, found, 4 * (found - shown.truth).abs(), spread[..., None].expand_as(found), whole)):
             row.append(picture)
     _sheet(path, rows)
 

@@ -20,7 +20,7 @@ from .journal import Clock, Journal
 from .material import Material, spaced
 from .perceptual import Lpips
 from .sources import Sources, find_sources
-from .trainer import AGREE, FUSE, Trainer
+from .trainer import AGREE, BODY, FUSE, Trainer
 from .unit import variance_units
 
 Progress = Callable[[int, int, str], None]
@@ -145,7 +145,7 @@ def _ahead(trainer: Trainer) -> dict[str, int]:
     found = {}
     for number, part in enumerate(trainer.parts[trainer.part :]):
         done = trainer.step if number == 0 else 0
-        if part in (AGREE, FUSE):
+        if part in (AGREE, FUSE, BODY):
             found[f"{part} {part}"] = trainer.steps_of(part) - done
             continue
         plan = getattr(trainer.config, part)

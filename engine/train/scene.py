@@ -17,7 +17,7 @@ from .splats import Splats
 
 @dataclass(eq=False)
 class Scene:
-    """The branches as far as they are: `splats` and `nets` by name, face first where it is there."""
+    """The branches as far as they are: `splats` and `nets` by name; `body`, neck and shoulders, has splats alone."""
 
     material: Material
     splats: dict[str, Splats]
@@ -55,18 +55,18 @@ class Scene:
         )  # fmt: skip
 
     def draw_head(
-        self, frame: Frame, outs: Mapping[str, BranchOutput | None], degree: int, behind: Tensor, features: Tensor | None = None
+        self, frame: Frame, outs: Mapping[str, BranchOutput | None], degree: int, behind: Tensor, features: Tensor | None = None, body: bool = False
     ) -> Rasterised:
-        """Face over mouth over `behind` [H,W,3] (method, "composite"); `colors` is complete.
+        """Face over mouth over `behind` [H,W,3] (method, "composite"), with `body` among the face, where there is one; `colors` is complete.
 
         Args:
             features: [N,C] of all branches' Gaussians, to be blended beside the colours.
         """
-        branches, (width, height) = self.branches, self.material.size
+        branches, (width, height) = self.branches + (["body"] if body and "body" in self.splats else []), self.material.size
         posed = [self.splats[branch].posed(*_deltas(self.splats[branch], outs.get(branch))) for branch in branches]
         joined = [torch.cat(parts) for parts in zip(*posed)]
         counts = [len(self.splats[branch]) for branch in branches]
-        number = torch.repeat_interleave(torch.arange(len(branches)), torch.tensor(counts)).to(joined[0].device)
+        number = torch.repeat_interleave(torch.tensor([int(b == "mouth") for b in branches]), torch.tensor(counts)).to(joined[0].device)
         drawn = rasterization(
             *joined, self.material.camera(frame), self.material.K, width, height, sh=torch.cat([self.splats[b].sh(degree) for b in branches]),
             features=features, branch=number, composite="layered",

@@ -22,6 +22,10 @@ AGREE = 0.9
 TRIES = 40
 FRONT = 0.085, -0.055, -10.2, -2.2
 """z = a + b y + c x^2 + d y^2 is where a head's front usually lies, in units of about a metre, to 13 mm (measured on the synthetic person)."""
+BUST = 0.06, 0.45, 0.15, 0.1, -2.2
+"""z = min(a + b max(0, -c - y), d) + e x^2 is where neck and chest usually lie, in the same units."""
+FAR = 1.0
+"""Farther from the head is no bust: rays that run beside it."""
 BACK, THICK = -0.03, 0.002
 """Behind the first is no front; the second is its spread."""
 
@@ -33,6 +37,9 @@ def begin(branch: str, material: Material, config: TrainConfig, random: np.rando
         UserError: `depth` is wanted and the data has none.
     """
     count = getattr(config, branch).points
+    if branch == "body":
+        means, colors = _bust(material, spaced(material.with_body(material.train), VIEWS), count, random)
+        return Splats.at(means, colors, config.sh_degree).to(material.device), "bust"
     frames = material.train if branch == "face" else material.with_mouth(material.train)
     frames = spaced(frames, VIEWS)
     has_depth = all(material.data.depth(frame) is not None for frame in frames)
@@ -103,6 +110,24 @@ def _surface(
         raise UserError(f"{material.data.folder}: its depths put the {branch} outside +-0.15 units.", "Check metres_per_unit in data.json.")
     chosen = random.choice(len(found), count, replace=len(found) < count)
     return found[chosen] + random.normal(0, 2e-4, (count, 3)), seen[chosen]
+
+
+def _bust(material: Material, frames: list[Frame], count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels that show neck and torso, taken back to where a bust usually is: [count,3] and their colours."""
+    points, colors = [], []
+    for frame in frames:
+        masks = material.data.masks(frame)
+        rows, columns = np.nonzero(masks.neck | masks.torso)
+        rays = np.stack([columns + 0.5, rows + 0.5, np.ones(len(rows))], 1) @ np.linalg.inv(material.data.K).T @ frame.viewmat[:3, :3]
+        camera, front = -frame.viewmat[:3, :3].T @ frame.viewmat[:3, 3], np.full(len(rows), BUST[0])
+        for _ in range(4):  # to the plane at the depth that the bust has where the ray met the last one
+            places = camera + rays * ((front - camera[2]) / rays[:, 2])[:, None]
+            front = np.minimum(BUST[0] + BUST[1] * np.maximum(0, -BUST[2] - places[:, 1]), BUST[3]) + BUST[4] * places[:, 0] ** 2
+        points.append(np.nan_to_num(places).clip(-FAR, FAR))
+        colors.append(material.data.picture(frame)[rows, columns] / 255)
+    found, seen = np.concatenate(points), np.concatenate(colors)
+    chosen = random.choice(len(found), count, replace=len(found) < count)
+    return found[chosen] + random.normal(0, THICK, (count, 3)), seen[chosen]
 
 
 def _hull(

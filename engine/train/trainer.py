@@ -21,7 +21,7 @@ from .scene import Scene
 from .splats import Splats
 from .start import begin, outside_hair
 
-AGREE, FUSE = "agree", "fuse"
+AGREE, FUSE, BODY = "agree", "fuse", "body"
 AUDIO_GATE = 8.0
 """What the first weights of both layers of the audio's attention are multiplied with: position features are small."""
 EMOTION_QUERY, EMOTION_PLANES = 4.0, 3.0
@@ -41,7 +41,9 @@ class Trainer:
         self.scene = Scene(material, {}, {})
         self.mouthed = material.with_mouth(material.train)
         self.blinking = material.with_closed_eyes(material.train)
-        self.parts: tuple[str, ...] = (("mouth",) if self.mouthed else ()) + ("face",) + ((AGREE,) if config.agree_steps else ()) + (FUSE,)
+        self.bodied = material.with_body(material.train) if config.body.steps else []
+        head = (("mouth",) if self.mouthed else ()) + ("face",) + ((AGREE,) if config.agree_steps else ())
+        self.parts: tuple[str, ...] = head + (FUSE,) + ((BODY,) if self.bodied else ())
         self.part, self.step = 0, 0
         self.starts: dict[str, str] = {}
         self.networks: torch.optim.Optimizer | None = None
@@ -77,8 +79,8 @@ class Trainer:
 
     @property
     def phase(self) -> str:
-        """`static`, `single` (one random member), `ensemble` (all), `agree` or `fuse`."""
-        if self.name in (AGREE, FUSE):
+        """`static`, `single` (one random member), `ensemble` (all), `agree`, `fuse` or `body`."""
+        if self.name in (AGREE, FUSE, BODY):
             return self.name
         return "static" if self.step < self.plan.static_until else "single" if self.step < self.plan.ensemble_from else "ensemble"
 
@@ -117,7 +119,7 @@ class Trainer:
         if self.done:
             return
         config, name = self.config, self.name
-        if name in (AGREE, FUSE):
+        if name in (AGREE, FUSE, BODY):
             for net in self.scene.nets.values():
                 net.requires_grad_(False)
             self.networks = self.densifier = None
@@ -131,6 +133,9 @@ class Trainer:
             return
         random = np.random.default_rng([config.seed, self.part])
         splats, self.starts[name] = begin(name, self.material, config, random)
+        if name == BODY:
+            self._train_splats(name, splats)
+            return
         torch.manual_seed(config.seed + self.part)
         self._install(name, splats, BranchNetwork(name, sizes(config), config.logvar_bound))
         with torch.no_grad():
@@ -156,10 +161,13 @@ class Trainer:
         """Make a branch the one that trains."""
         for other in self.scene.nets.values():
             other.requires_grad_(False)
-        self.scene.splats[name] = splats
-        splats.train(self._rates())
+        self._train_splats(name, splats)
         self.scene.nets[name] = net.to(self.material.device).requires_grad_(True)
         self.networks = optimiser(net, self.config)
+
+    def _train_splats(self, name: str, splats: Splats) -> None:
+        self.scene.splats[name] = splats
+        splats.train(self._rates())
         self.densifier = Densifier(len(splats), self.material.device)
 
     def _rates(self, names: tuple[str, ...] | None = None) -> dict[str, float]:
@@ -172,23 +180,23 @@ class Trainer:
 
     def _branch(self, branch: str) -> dict[str, float]:
         config, scene, splats, phase = self.config, self.scene, self.scene.splats[branch], self.phase
-        frames = self.mouthed if branch == "mouth" else self.material.train
+        frames = {"mouth": self.mouthed, BODY: self.bodied}.get(branch, self.material.train)
         if branch == "face" and phase != "static" and self.blinking and float(torch.rand((), generator=self.generator)) < config.blinks:
             frames = self.blinking
         frame = self._drawn(frames)
-        views = self._views(frame)
+        views = None if branch == BODY else self._views(frame)
         shown = self.material.shown(frame)
-        net, out = scene.nets[branch], None
+        net, out = scene.nets.get(branch), None
         if branch == "face" and config.still_hair and self.step == self.plan.static_until:
             splats.moving = outside_hair(splats, self.material)
-        if phase != "static":
+        if net is not None and phase != "static":
             out = scene.motion(branch, frame, net.random_members(self.generator) if phase == "single" else None, views)
         features, attends = self._features(branch, out)
         behind = self._behind()
         drawn = scene.draw_branch(branch, frame, out, self.degree, behind, features)
         drawn.means2d.retain_grad()
-        keep = shown.mouth if branch == "mouth" else (shown.face + shown.hair).clamp(max=1)
-        care = 1 - shown.hidden if branch == "mouth" else torch.ones_like(keep)
+        keep = {"mouth": shown.mouth, BODY: shown.body}.get(branch, (shown.face + shown.hair).clamp(max=1))
+        care = 1 - {"mouth": shown.hidden, BODY: shown.head}.get(branch, torch.zeros_like(keep))
         truth = torch.lerp(behind.expand_as(shown.truth), shown.truth, keep[..., None])
         found = torch.lerp(behind.expand_as(shown.truth), drawn.colors[0], care[..., None])
         parts = {"picture": picture_loss(found, truth, config.dssim), "alpha": alpha_loss(drawn.alphas[0] * care, keep)}
@@ -215,10 +223,11 @@ class Trainer:
             loss = loss + config.lpips * parts["lpips"] + config.lpips_lips * near
         share = self.step / self.steps
         splats.set_rate("means", config.means_rate * (config.means_rate_end / config.means_rate) ** share)
-        for group in self.networks.param_groups:
-            group["lr"] = group["peak"] * config.networks_end**share
         splats.optimiser.zero_grad(set_to_none=True)
-        self.networks.zero_grad(set_to_none=True)
+        if self.networks is not None:
+            for group in self.networks.param_groups:
+                group["lr"] = group["peak"] * config.networks_end**share
+            self.networks.zero_grad(set_to_none=True)
         loss.backward()
         self.densifier.observe(drawn)
         if not self.rests:
@@ -260,7 +269,7 @@ class Trainer:
         config, step = self.config, self.step
         if config.reset_every and step and step % config.reset_every == 0 and step < self.steps - config.grow_before_end:
             Densifier.reset_opacities(splats, 2 * config.prune_opacity)
-        if step <= config.grow_from or step % config.grow_every or step >= self.steps - config.grow_before_end:
+        if step <= config.grow_from or step % config.grow_every or step >= self.steps - min(config.grow_before_end, self.steps // 2):
             return {}
         was_reset = 0 < config.reset_every < step
         rules = Rules(
@@ -316,8 +325,11 @@ class Trainer:
             if self.agreement is not None:
                 self.agreement.restore(state["agreement"])
         else:
-            self._install(self.name, self.scene.splats[self.name], self.scene.nets[self.name])
-            self.networks.load_state_dict(state["networks"])
+            if self.name == BODY:
+                self._train_splats(BODY, self.scene.splats[BODY])
+            else:
+                self._install(self.name, self.scene.splats[self.name], self.scene.nets[self.name])
+                self.networks.load_state_dict(state["networks"])
             self.densifier.sums, self.densifier.seen = (value.to(device) for value in state["densifier"])
         for branch, stored in state["splats"].items():
             optimiser = self.scene.splats[branch].optimiser

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from ..deform.networks import BranchOutput
+from ..raster import Rasterised
 from .losses import state_variance
-from .material import spaced
+from .material import Shown, spaced
 from .scene import Scene
 
 PICTURES = 100
@@ -29,7 +30,7 @@ SURE = 1.0
 
 
 def variance_units(scene: Scene, degree: int) -> dict[str, np.ndarray]:
-    """Branch -> [N] float32: variance of colour for one of the state's; for a Gaussian that stands still, its variance of colour."""
+    """Branch (and `body`) -> [N] float32: variance of colour for one of the state's; for a Gaussian that stands still, its variance of colour."""
     counts = [len(scene.splats[branch]) for branch in scene.branches]
     device = scene.material.device
     spoilt, seen = torch.zeros(2, sum(counts), dtype=torch.float64, device=device)
@@ -41,18 +42,29 @@ def variance_units(scene: Scene, degree: int) -> dict[str, np.ndarray]:
             outs = {branch: scene.motion(branch, frame) for branch in scene.branches}
         for branch, out in outs.items():
             usual[branch] += state_variance(branch, out) / len(frames)
-        # A blended feature's gradient is the weight with which it is blended.
         blended = torch.zeros(sum(counts), 2, device=device, requires_grad=True)
-        drawn = scene.draw_head(frame, outs, degree, shown.behind, blended)
-        error = (drawn.colors[0].detach().clamp(0, 1) - shown.truth).mean(-1)
-        maps = torch.stack([error.square(), torch.ones_like(error)], -1)
-        (weights,) = torch.autograd.grad((drawn.features[0] * maps).sum(), blended)
+        weights = _weights(scene.draw_head(frame, outs, degree, shown.behind, blended), blended, shown, torch.ones_like(shown.body))
         spoilt, seen = spoilt + weights[:, 0], seen + weights[:, 1]
     found = {}
     for branch, part in zip(scene.branches, left(spoilt, seen).split(counts)):
         part[scene.splats[branch].moving] /= usual[branch].clamp(min=torch.finfo(torch.float32).tiny)
         found[branch] = part.to(torch.float32).cpu().numpy()
+    if "body" in scene.splats:  # alone, where its pictures show it
+        spoilt, seen = torch.zeros(2, len(scene.splats["body"]), dtype=torch.float64, device=device)
+        for frame in frames:
+            shown = scene.material.shown(frame)
+            blended = torch.zeros(len(seen), 2, device=device, requires_grad=True)
+            weights = _weights(scene.draw_branch("body", frame, None, degree, shown.behind.mean((0, 1)), blended), blended, shown, shown.body)
+            spoilt, seen = spoilt + weights[:, 0], seen + weights[:, 1]
+        found["body"] = left(spoilt, seen).to(torch.float32).cpu().numpy()
     return found
+
+
+def _weights(drawn: Rasterised, blended: Tensor, shown: Shown, where: Tensor) -> Tensor:
+    """[N,2]: sums of w e^2 and of w over the pixels `where` [H,W]. A blended feature's gradient is the weight with which it is blended."""
+    error = (drawn.colors[0].detach().clamp(0, 1) - shown.truth).mean(-1)
+    maps = torch.stack([error.square(), torch.ones_like(error)], -1) * where[..., None]
+    return torch.autograd.grad((drawn.features[0] * maps).sum(), blended)[0]
 
 
 def left(spoilt: Tensor, seen: Tensor) -> Tensor:
