@@ -245,9 +245,9 @@ class Trainer:
         return views
 
     def _behind(self) -> Tensor:
-        """The even colour [3] behind a training picture."""
+        """The even colour [3] behind a training picture; always another one behind the body, whose soft edges else learn what is green's opposite."""
         share, *color = torch.rand(4, generator=self.generator).tolist()
-        return self.background if share >= self.config.recoloured else self.background.new_tensor(color)
+        return self.background if self.name != BODY and share >= self.config.recoloured else self.background.new_tensor(color)
 
     def _drawn(self, frames: list[Frame]) -> Frame:
         return frames[int(torch.randint(len(frames), (), generator=self.generator))]
