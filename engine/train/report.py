@@ -110,8 +110,9 @@ def write(
         ("Gaussians", [(part, f"count:{part}") for part in trainer.parts if part not in (AGREE, FUSE)], "steps", "step"),
     ]
     body = "".join(f"<h2>{title}</h2>{_curves(lines, series, axis, along)}" for title, series, axis, along in curves)
+    more = ", with its own neck and shoulders" if BODY in trainer.scene.splats else ""
     shown = "".join(
-        f"<h2>Split {name}: truth, prediction, error x 4, error expected by the avatar x 4</h2><img src='{source}' style='max-width:100%'>"
+        f"<h2>Split {name}: truth, prediction, error x 4, error expected by the avatar x 4{more}</h2><img src='{source}' style='max-width:100%'>"
         for name, source in pictures
     )
     page = f"""<!doctype html><meta charset="utf-8"><title>{html.escape(str(about.get("avatar", "Training")))}</title>
