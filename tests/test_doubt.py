@@ -9,9 +9,9 @@ import pytest
 import torch
 from support.networks import SMALL, make_avatar, make_views
 
-from ua3dtalk.engine.avatar import load_avatar, save_avatar
+from ua3dtalk.engine.avatar import Avatar, load_avatar, save_avatar
 from ua3dtalk.engine.deform import reference
-from ua3dtalk.engine.deform.doubt import GAIN, MOST, Doubt, Known, known_views
+from ua3dtalk.engine.deform.doubt import GAIN, MOST, TENSORS, Doubt, Known, KnownUnits, known_views
 from ua3dtalk.engine.deform.fast import Deformer
 from ua3dtalk.engine.deform.freeze import freeze
 from ua3dtalk.engine.deform.parameters import VIEWS, branch_tensors
@@ -86,6 +86,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shapes = SMALL.frame_shapes("face")
     for seed, view in enumerate(("audio", "exp", "emotion")):
         avatar.tensors |= Known.of_film(film(shapes[view], 3, 0.05, seed=seed)).tensors(view)
+    shown, random = film(shapes["emotion"], 3, 0.05, seed=2), np.random.default_rng(5)
+    units = (0.4 + 0.02 * (shown[:, 0, :6] - 3) + 0.1 * random.normal(size=(600, 2)) @ random.normal(size=(2, 6))).clip(0, 1)
+    avatar.tensors |= KnownUnits.of_film(units, Known(*(avatar.tensors[f"doubt.emotion.{name}"] for name in TENSORS)), shown).tensors()
     path = tmp_path_factory.mktemp("doubt") / "head.safetensors"
     save_avatar(avatar, path)
     return path
@@ -96,6 +99,7 @@ def spoilt_views() -> dict[str, np.ndarray]:
     for seed, view in enumerate(("audio", "exp", "emotion")):
         views[view] = film(SMALL.frame_shapes("face")[view], 3, 0.05, seed=seed)[:5]
         views[view][1:3] += np.random.default_rng(seed).normal(size=views[view][1:3].shape).astype(np.float32)
+    views["au"][2, [0, 4]] = views["au"][3] = np.nan
     return views
 
 
@@ -112,10 +116,50 @@ def test_the_fast_path_doubts_as_the_plain_formulas(head: Path) -> None:
                 wanted = getattr(plain, name)
                 assert np.abs(getattr(found, name)[frame] - wanted).max() < 1e-5 * np.abs(wanted).max(), (branch, name)
             trusting = reference.deform(branch, means, network, one, 7.0)
+            if branch == "face" and frame == 3:
+                audio = names.index("audio")  # which the action units are part of
+                assert (plain.shares[:, audio] < trusting.shares[:, audio]).all() and (plain.epistemic > trusting.epistemic).all()
             if frame in (1, 2):  # spoilt views lose their say to the one that nothing is known of, and what is missing is epistemic
                 style = names.index("style")
                 assert (plain.shares[:, style] > trusting.shares[:, style]).all()
                 assert (plain.epistemic > trusting.epistemic).all()
+
+
+def test_action_units_that_nobody_measured_are_what_goes_with_the_rest() -> None:
+    """Of two pairs that go together, beside what the emotion brings: known by the emotion, known by its twin, not known at all."""
+    random = np.random.default_rng(0)
+    emotion = film((1, 40), 2)
+    told = (emotion[:, 0] - emotion[:, 0].mean(0)) @ np.linalg.svd(emotion[:, 0] - emotion[:, 0].mean(0))[2][:1].T
+    told /= told.std()
+    one, two = 0.1 * random.normal(size=(2, 600, 1))
+    units = np.concatenate([0.5 + 0.1 * told + 0.01 * one, 0.4 + one, 0.4 + one + 0.01 * two, 0.5 + two], 1).astype(np.float32)
+    known = {"emotion": Known.of_film(emotion[:500])}
+    doubt = Doubt(known, torch.device("cpu"), KnownUnits.of_film(units[:500], known["emotion"], emotion[:500]))
+    gaps, last = units[500:].copy(), 0.0
+    for gone, off in (((0,), (0.02,)), ((0, 2), (0.02, 0.02)), ((0, 1, 2), (0.02, 0.15, 0.15)), ((0, 1, 2, 3), (0.02, 0.15, 0.15, 0.15))):
+        gaps[:, gone] = np.nan
+        found, grows = doubt({"au": torch.from_numpy(gaps), "emotion": torch.from_numpy(emotion[500:])})
+        error = np.sqrt(np.mean((found["au"].numpy() - units[500:]) ** 2, 0))
+        assert (error[list(gone)] < off).all() and np.array_equal(np.delete(found["au"].numpy(), gone, 1), np.delete(units[500:], gone, 1))
+        assert float(grows["au"].min()) == pytest.approx(float(grows["au"].max())) and float(grows["au"][0]) > last
+        last = float(grows["au"][0])
+    assert last == pytest.approx(1 + GAIN, rel=1e-5)
+    whole, grows = doubt({"au": torch.from_numpy(units), "emotion": torch.from_numpy(emotion)})
+    assert np.array_equal(whole["au"].numpy(), units) and (grows["au"] == 1).all()
+
+
+def test_gaps_without_a_film_are_nothing_and_elsewhere_an_error(head: Path) -> None:
+    avatar, views = load_avatar(head), make_views(SMALL, 3)
+    plain = Deformer(Avatar(avatar.meta, {name: value for name, value in avatar.tensors.items() if not name.startswith("doubt.")}), "cpu", 1)
+    gaps, zeros = dict(views), dict(views)
+    gaps["au"], zeros["au"] = views["au"].copy(), views["au"].copy()
+    gaps["au"][1], zeros["au"][1] = np.nan, 0
+    assert np.array_equal(plain.motion(gaps).face.d_means, plain.motion(zeros).face.d_means)
+    gaps["au"][1] = np.inf
+    with pytest.raises(UserError, match="`au` holds"):
+        plain.motion(gaps)
+    with pytest.raises(UserError, match="`exp` holds"):
+        plain.motion(views | {"exp": np.full_like(views["exp"], np.nan)})
 
 
 def test_a_frame_does_not_depend_on_its_neighbours(head: Path) -> None:
@@ -143,6 +187,10 @@ def test_damaged_knowledge_is_named(head: Path) -> None:
     for name, value in wrong.items():
         avatar.tensors = whole | {f"doubt.exp.{name}": value}
         with pytest.raises(UserError, match=rf"doubt\.exp\.{name}"):
+            Deformer(avatar, "cpu", threads=1)
+    for name, value in {"mean": np.zeros(5), "slope": np.zeros((6, 1)), "covariance": -np.eye(6)}.items():
+        avatar.tensors = whole | {f"doubt.au.{name}": value.astype(np.float32)}
+        with pytest.raises(UserError, match=rf"doubt\.au\.{name}"):
             Deformer(avatar, "cpu", threads=1)
     avatar.tensors = {name: value for name, value in whole.items() if name != "doubt.exp.basis"}
     with pytest.raises(UserError, match=r"doubt\.exp\.basis"):

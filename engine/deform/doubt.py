@@ -9,7 +9,14 @@ stranger's voice. With z the view in the film's own spread, l_k its variance alo
     left  = (sum_k l_k n / (l_k + n) + (D - K) r n / (r + n)) / (sum_k l_k + (D - K) r)          of 0..1, what stays unknown of it
     D_v  <- (1 + GAIN left) D_v          in the view's covariance U_v^T U_v + D_v; what is added counts as epistemic
 
-A view as in the film goes through unchanged. `reference.deform` says the same in its own words.
+A view as in the film goes through unchanged. Action units that nobody measured (NaN) are what they most probably are beside the emotion and those that
+are known, by what goes with what in the film (`KnownUnits`); what stays unknown of them counts against the view that they are part of:
+
+    au     ~ N(mean + slope e, C)          e the emotion's coordinates along its directions, C the covariance of what that leaves
+    left   = trace(C given the known ones) / trace(C)
+    D_face,audio <- (1 + GAIN left_audio + GAIN left) D_face,audio
+
+`reference.deform` says the same in its own words.
 """
 
 from __future__ import annotations
@@ -35,6 +42,10 @@ PARTS = 4
 """Parts of the film; what lies beside the directions is measured on each with the directions of the others."""
 SAMPLES = 3000
 """Frames that are looked at, at most, evenly spaced."""
+RIDGE = 1e-3
+"""Of the emotion's coordinates' mean variance, beside which the action units' slopes are found."""
+UNIT_TENSORS = ("mean", "slope", "covariance")
+"""Tensors of the action units, `doubt.au.<name>`."""
 TENSORS = ("mean", "scale", "basis", "values", "rest")
 """Tensors of a view, `doubt.<view>.<name>`."""
 
@@ -73,9 +84,43 @@ class Known:
         rest = sum(beside) / (z.shape[0] * z.shape[1] * max(z.shape[2] - len(basis), 1))
         return cls(*(np.asarray(x, np.float32) for x in (mean, scale, basis, values, [max(rest, FLOOR)])))
 
+    def along(self, samples: np.ndarray) -> np.ndarray:
+        """Coordinates [F,K] of samples [F,D] along the directions."""
+        return (samples - self.mean) / self.scale @ self.basis.T
+
     def tensors(self, view: str) -> dict[str, np.ndarray]:
         """Under their names in the avatar file."""
         return {f"doubt.{view}.{name}": getattr(self, name) for name in TENSORS}
+
+
+@dataclass(frozen=True, eq=False)
+class KnownUnits:
+    """What the action units are in the film, beside its emotion.
+
+    Attributes:
+        mean: [A]; slope: [A,K] beside K coordinates of the emotion view (`Known.along`), 0 of them where nothing is known of it.
+        covariance: [A,A] of what that leaves.
+    """
+
+    mean: np.ndarray
+    slope: np.ndarray
+    covariance: np.ndarray
+
+    @classmethod
+    def of_film(cls, units: np.ndarray, emotion: Known | None, frames: np.ndarray) -> KnownUnits:
+        """From action units [F,A] and the emotion view [F,1,D] of the training frames."""
+        units = np.asarray(units, np.float64)
+        along = np.zeros((len(units), 0)) if emotion is None else emotion.along(np.asarray(frames, np.float64)[:, 0])
+        known = along - along.mean(0)
+        ridge = RIDGE * len(units) * np.mean(known**2) * np.eye(known.shape[1]) if known.size else np.zeros((0, 0))
+        slope = np.linalg.solve(known.T @ known + ridge, known.T @ (units - units.mean(0))).T if known.size else np.zeros((units.shape[1], 0))
+        rest = units - units.mean(0) - known @ slope.T
+        covariance = rest.T @ rest / len(rest) + FLOOR * np.eye(units.shape[1])
+        return cls(*(np.asarray(x, np.float32) for x in (units.mean(0) - slope @ along.mean(0), slope, covariance)))
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Under their names in the avatar file."""
+        return {f"doubt.au.{name}": getattr(self, name) for name in UNIT_TENSORS}
 
 
 def _directions(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +150,7 @@ def known_views(tensors: Mapping[str, np.ndarray], frame_shapes: Mapping[str, tu
     found = {}
     for view, (_, *shape) in frame_shapes.items():
         lead = f"doubt.{view}."
-        if not any(name.startswith(lead) for name in tensors):
+        if view == "au" or not any(name.startswith(lead) for name in tensors):
             continue
         parts = {name: np.asarray(tensors.get(lead + name, np.zeros(0)), np.float32) for name in TENSORS}
         size, count = int(np.prod(shape)), len(parts["values"]) if parts["values"].ndim == 1 else -1
@@ -121,15 +166,39 @@ def known_views(tensors: Mapping[str, np.ndarray], frame_shapes: Mapping[str, tu
     return found
 
 
-class Doubt:
-    """`Known` views on a device, applied to frames."""
+def known_units(tensors: Mapping[str, np.ndarray], count: int, emotion: Known | None, source: str = "the avatar") -> KnownUnits | None:
+    """What an avatar's `doubt.au.*` tensors know of its `count` action units; None where it has none.
 
-    def __init__(self, known: Mapping[str, Known], device: torch.device) -> None:
+    Raises:
+        UserError: a tensor is missing, misshapen or not finite, or the covariance is none.
+    """
+    if not any(name.startswith("doubt.au.") for name in tensors):
+        return None
+    parts = {name: np.asarray(tensors.get(f"doubt.au.{name}", np.zeros(0)), np.float32) for name in UNIT_TENSORS}
+    wanted = {"mean": (count,), "slope": (count, 0 if emotion is None else len(emotion.basis)), "covariance": (count, count)}
+    for name, want in wanted.items():
+        if parts[name].shape != want or not np.isfinite(parts[name]).all():
+            raise UserError(f"{source}: tensor `doubt.au.{name}` has shape {parts[name].shape}, expected {want} finite numbers.", "Get the file again.")
+    if not (np.linalg.eigvalsh(parts["covariance"].astype(np.float64)) > 0).all():
+        raise UserError(f"{source}: tensor `doubt.au.covariance` is no covariance.", "Get the file again.")
+    return KnownUnits(**parts)
+
+
+class Doubt:
+    """`Known` views on a device, applied to frames.
+
+    Args:
+        units: what is known of the action units; None: those that are NaN become 0.
+    """
+
+    def __init__(self, known: Mapping[str, Known], device: torch.device, units: KnownUnits | None = None) -> None:
         tensor = lambda x: torch.from_numpy(np.array(x, np.float32)).to(device)  # noqa: E731
         self._known = {view: {name: tensor(getattr(one, name)) for name in TENSORS} for view, one in known.items()}
+        self._units = None if units is None else {name: tensor(getattr(units, name)) for name in UNIT_TENSORS}
 
     def __call__(self, frames: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Views [F, ...] as they most probably were without their noise, and by how much their variance grows, view -> [F], 1 or more."""
+        """Views [F, ...] as they most probably were without their noise, and by how much their variance grows, view -> [F], 1 or more; `au` is the
+        action units' part in the face's audio view, to be added to it."""
         views, grows = dict(frames), {}
         for view, known in self._known.items():
             frame = frames[view].flatten(2)  # [F,W,D]
@@ -143,4 +212,24 @@ class Doubt:
             views[view] = torch.where(noise > 0, probable * known["scale"] + known["mean"], frame).view_as(frames[view])
             left = (values * noise / (values + noise)).sum(-1) + others * (rest * noise / (rest + noise))[..., 0]
             grows[view] = 1 + GAIN * left[:, 0] / (values.sum() + others * rest)
+        if "au" in views:
+            views["au"], grows["au"] = self._measured(views["au"], views.get("emotion"))
         return views, grows
+
+    def _measured(self, units: Tensor, emotion: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Action units [F,A] without gaps, and by how much the variance of what they are part of grows [F]."""
+        known = units.isfinite()
+        if self._units is None or bool(known.all()):
+            return torch.where(known, units, 0.0), units.new_ones(len(units))
+        usual, film = self._units["mean"].expand_as(units), self._units["covariance"]
+        if self._units["slope"].shape[1] and emotion is not None:
+            of = self._known["emotion"]
+            usual = usual + ((emotion.flatten(1) - of["mean"]) / of["scale"]) @ of["basis"].T @ self._units["slope"].T
+        apart = torch.where(known, units - usual, 0.0)
+        among = known[:, :, None] & known[:, None]
+        seen = torch.where(among, film, torch.eye(len(film), device=film.device))  # of the known ones; 1 for the others
+        gain = torch.linalg.solve(seen, film * known[:, :, None]).mT  # [F,A,A], 0 beside unknown ones
+        probable = usual + (gain @ apart[..., None])[..., 0]
+        left = 1 - (gain * film.mT).sum((1, 2)) / film.trace()
+        left = torch.where(known.all(1), 0.0, left.clamp(0, 1))  # exactly as without gaps
+        return torch.where(known, units, probable.clamp(0, 1)), 1 + GAIN * left

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..avatar import Avatar
 from ..avatar.gaussians import normalise, softplus
 from ..errors import Cancelled, UserError
-from .doubt import Doubt, known_views
+from .doubt import Doubt, known_units, known_views
 from .fusion import diagonal_uncertainty, solve_rows
 from .kernel import LANES, fuse_rows
 from .networks import BranchNetwork
@@ -104,7 +104,9 @@ class Deformer:
                 unit = avatar.variance_unit(branch)
                 if unit is not None:
                     self._units[branch] = unit[rows]
-        self._doubt = Doubt(known_views(avatar.tensors, self.frame_shapes, _name(avatar)), self.device)
+        known = known_views(avatar.tensors, self.frame_shapes, _name(avatar))
+        units = known_units(avatar.tensors, self.frame_shapes["au"][0], known.get("emotion"), _name(avatar)) if "au" in self.frame_shapes else None
+        self._doubt = Doubt(known, self.device, units)
 
     @property
     def frame_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -124,7 +126,7 @@ class Deformer:
 
         Args:
             views: view -> [F, ...] or one frame [...]; audio [8,29,16], exp [1,64], style [1,64], and where there is a
-                face emotion [1,128] and au [6] (sizes: `frame_shapes`).
+                face emotion [1,128] and au [6] (sizes: `frame_shapes`), NaN where an action unit was not measured.
             stopped: asked before every frame of every chunk of Gaussians, from any of the threads; True ends the work.
 
         Raises:
@@ -217,6 +219,8 @@ class Branch:
         (inputs,) = _in_batches(lambda frames: (self._inputs(frames),), frames)
         count, like = len(frames["exp"]), self.position
         doubts = torch.stack([doubt[view] if view in doubt else like.new_ones(count) for view in inputs], 1)  # [F,V]
+        if self.branch == "face":
+            doubts[:, list(inputs).index("audio")] += doubt["au"] - 1  # action units are part of it
         # Frame 0 is always evaluated, later ones where the view's input changed.
         fresh = {view: [True, *(x[1:] != x[:-1]).any(1).tolist()] for view, x in inputs.items()}
         widths = {name: head[1].out_features for name, head in self.net.heads.items()}

@@ -33,7 +33,7 @@ def load_features(path: Path, deformer: Deformer) -> dict[str, np.ndarray]:
     """Read a features file.
 
     Args:
-        path: .npz with audio [F,8,29,16], exp [F,1,64], style [F,1,64], emotion [F,1,128], au [F,6] (sizes are the
+        path: .npz with audio [F,8,29,16], exp [F,1,64], style [F,1,64], emotion [F,1,128], au [F,6], NaN where not measured (sizes are the
             avatar's); other entries are ignored.
         deformer: of the avatar that the features are for.
 

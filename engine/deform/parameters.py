@@ -259,7 +259,7 @@ def check_views(
         source: what to name in an error, usually the file.
 
     Raises:
-        UserError: a view is missing, of the wrong shape, not finite, or as long as no other.
+        UserError: a view is missing, of the wrong shape, not finite (but for `au`, where NaN is what was not measured), or as long as no other.
     """
     found: dict[str, np.ndarray] = {}
     for name, shape in frame_shapes.items():
@@ -272,7 +272,8 @@ def check_views(
                 f"{source}: view `{name}` has shape {np.shape(views[name])}, expected (frames, {', '.join(map(str, shape))}).",
                 "Use features of the kind that the avatar was trained with.",
             )
-        if view.dtype.kind not in "fiu" or not np.isfinite(view).all():
+        finite = np.isfinite(view) if view.dtype.kind in "fiu" else np.zeros(1, bool)
+        if not (finite | np.isnan(view) if name == "au" and view.dtype.kind == "f" else finite).all():  # action units may be unknown
             raise UserError(f"{source}: view `{name}` holds something else than finite numbers.", "Extract the features again.")
         found[name] = np.ascontiguousarray(view, np.float32)
     lengths = {name: len(view) for name, view in found.items()}

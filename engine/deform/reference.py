@@ -66,6 +66,10 @@ def deform(
             parts = {x: torch.as_tensor(np.array(known[f"doubt.{view}.{x}"]), dtype=dtype) for x in ("mean", "scale", "basis", "values", "rest")}
             frame[view], doubt[view] = doubted(parts, frame[view])
 
+    if branch == "face":
+        frame["au"], left = measured(known, frame["au"], frame["emotion"])
+        doubt["audio"] += GAIN * left  # action units are part of it
+
     position = plane_field(net, "field", place)  # H [N,64]
     inputs = view_inputs(branch, net, frame, place, position)
     states = []
@@ -101,6 +105,25 @@ def doubted(known: Mapping[str, Tensor], frame: Tensor) -> tuple[Tensor, float]:
     keeps = film @ torch.linalg.inv(film + noise * one) if noise > 0 else one
     left = (film - keeps @ film).trace() / film.trace()
     return ((keeps @ z).T * known["scale"] + known["mean"]).view_as(frame), float(1 + GAIN * left)
+
+
+def measured(known: Mapping[str, np.ndarray] | None, units: Tensor, emotion: Tensor) -> tuple[Tensor, float]:
+    """Action units [A] with those that are NaN as they most probably are, and how much stays unknown of them, 0..1."""
+    gone, units = units.isnan(), units.clone()
+    if not gone.any():
+        return units, 0.0
+    if known is None or "doubt.au.mean" not in known:
+        units[gone] = 0
+        return units, 0.0
+    part = lambda name: torch.as_tensor(np.array(known[f"doubt.{name}"]), dtype=units.dtype)  # noqa: E731
+    usual, film = part("au.mean"), part("au.covariance")
+    if part("au.slope").shape[1]:
+        usual = usual + part("au.slope") @ part("emotion.basis") @ ((emotion.flatten() - part("emotion.mean")) / part("emotion.scale"))
+    here = ~gone
+    gain = film[gone][:, here] @ torch.linalg.inv(film[here][:, here])
+    stays = film[gone][:, gone] - gain @ film[here][:, gone]
+    units[gone] = (usual[gone] + gain @ (units[here] - usual[here])).clamp(0, 1)
+    return units, float(stays.trace() / film.trace())
 
 
 def linear(net: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:

@@ -64,13 +64,16 @@ def of_frames(data: FaceData, frames: list[Frame]) -> Performance:
 
 
 STRANGER, LEFT_OUT = "a stranger's", "left out"
+UNKNOWN = "% not measured"
+GAPS = (33, 67, 100)
+"""Shares of the action units that drop out, %."""
 
 
 def spoilt(subject: Subject, views: Views, view: str, case: str, seed: int = 0, others: Mapping[str, Views] | None = None) -> Views:
     """The views with one of them spoilt.
 
     Args:
-        case: `<n> dB`: Gaussian noise beside which the view's own changes have that level; `another moment's`: taken from half the performance
+        case: `<n>% not measured`: so many of its numbers are NaN, which action units may be; `<n> dB`: Gaussian noise beside which the view's own changes have that level; `another moment's`: taken from half the performance
             away; `clean`: as they are; any of `others`, which has the views to take it from, over and over.
     """
     values = views[view]
@@ -78,6 +81,9 @@ def spoilt(subject: Subject, views: Views, view: str, case: str, seed: int = 0, 
         return views | {view: np.resize(others[case][view], values.shape)}
     if case == "clean":
         return views
+    if case.endswith(UNKNOWN):  # the same ones and more with each step
+        chance = np.random.default_rng(seed).uniform(size=values.shape)
+        return views | {view: np.where(chance < float(case.removesuffix(UNKNOWN)) / 100, np.nan, values).astype(np.float32)}
     if case == "another moment's":
         return views | {view: np.roll(values, len(values) // 2, 0)}
     # The emotion may stand still over a whole shot: its signal is what tells the emotions apart.
@@ -87,7 +93,7 @@ def spoilt(subject: Subject, views: Views, view: str, case: str, seed: int = 0, 
 
 
 CASES: dict[str, tuple[str, ...]] = {
-    **{view: ("clean", *(f"{level:g} dB" for level in NOISE)) for view in VIEWS["face"]}, "au": ("clean", LEFT_OUT)
+    **{view: ("clean", *(f"{level:g} dB" for level in NOISE)) for view in VIEWS["face"]}, "au": ("clean", *(f"{share}{UNKNOWN}" for share in GAPS), LEFT_OUT)
 }  # fmt: skip
 CASES["style"] += ("another moment's",)
 WEIGHED = {view: "audio" if view == "au" else view for view in CASES}
@@ -106,7 +112,7 @@ def judge_spoilt_views(
             avatar's own unspoilt portrait.
         baseline: an avatar without the fusion (concatenation), spoilt the same way.
         strange: of people that were not trained on; their style takes the place of the avatar's in one more case. Action units that are
-            left out are those of a bake in which none is keyed: what goes with the emotion, where the avatar knows it.
+            left out are those of a bake in which none is keyed: what goes with the emotion, where the avatar knows it; not measured: it is told so.
         pictures: how many are drawn in each case.
 
     Returns:
@@ -147,8 +153,8 @@ def judge_spoilt_views(
                         entry[f"psnr, {who}"] = float(np.mean([psnr(a, b) for a, b in zip(seen, wanted)]))
                     done += 1
                     progress(done, total, f"{who}: {view} {case}")
-    for view in VIEWS["face"]:
-        weights = [result[view][case]["weight"] for case in CASES[view] if case == "clean" or case.endswith(" dB")]
+    for view in CASES:
+        weights = [result[view][case]["weight"] for case in CASES[view] if case == "clean" or case.endswith((" dB", UNKNOWN))]
         result[view]["weight falls with the noise"] = bool(np.all(np.diff(weights) < 0))
     return result
 

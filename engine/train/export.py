@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 
 from ..avatar import AU_NAMES, EMOTIONS, Avatar, AvatarMeta, save_avatar
 from ..dataset import Frame
-from ..deform.doubt import Known
+from ..deform.doubt import Known, KnownUnits
 from ..deform.parameters import VIEWS, branch_tensors, read_sizes
 from .material import Material
 from .splats import Splats
@@ -54,6 +54,7 @@ def save(trainer: Trainer, path: Path, units: Mapping[str, np.ndarray], created:
     if trainer.config.doubt:
         known = {view: Known.of_film(material.film(view)) for view in VIEWS["face"]}
         tensors |= {name: value for view, one in known.items() if one is not None for name, value in one.tensors(view).items()}
+        tensors |= KnownUnits.of_film(material.film("au"), known["emotion"], material.film("emotion")).tensors()
     frame = calm(trainer)
     tensors |= {f"landmarks.{name}": rows for name, rows in _named(trainer, frame).items()}
     tensors["thumbnail"] = _thumbnail(trainer, frame)
