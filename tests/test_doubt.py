@@ -11,7 +11,7 @@ from support.networks import SMALL, make_avatar, make_views
 
 from ua3dtalk.engine.avatar import Avatar, load_avatar, save_avatar
 from ua3dtalk.engine.deform import reference
-from ua3dtalk.engine.deform.doubt import GAIN, MOST, TENSORS, Doubt, Known, KnownUnits, known_views
+from ua3dtalk.engine.deform.doubt import GAIN, MOST, PART, TENSORS, Doubt, Known, KnownUnits, known_views
 from ua3dtalk.engine.deform.fast import Deformer
 from ua3dtalk.engine.deform.freeze import freeze
 from ua3dtalk.engine.deform.parameters import VIEWS, branch_tensors
@@ -143,7 +143,7 @@ def test_action_units_that_nobody_measured_are_what_goes_with_the_rest() -> None
         assert (error[list(gone)] < off).all() and np.array_equal(np.delete(found["au"].numpy(), gone, 1), np.delete(units[500:], gone, 1))
         assert float(grows["au"].min()) == pytest.approx(float(grows["au"].max())) and float(grows["au"][0]) > last
         last = float(grows["au"][0])
-    assert last == pytest.approx(1 + GAIN, rel=1e-5)
+    assert last == pytest.approx(1 + PART * GAIN, rel=1e-5)
     whole, grows = doubt({"au": torch.from_numpy(units), "emotion": torch.from_numpy(emotion)})
     assert np.array_equal(whole["au"].numpy(), units) and (grows["au"] == 1).all()
 

@@ -14,7 +14,7 @@ are known, by what goes with what in the film (`KnownUnits`); what stays unknown
 
     au     ~ N(mean + slope e, C)          e the emotion's coordinates along its directions, C the covariance of what that leaves
     left   = trace(C given the known ones) / trace(C)
-    D_face,audio <- (1 + GAIN left_audio + GAIN left) D_face,audio
+    D_face,audio <- (1 + GAIN left_audio + GAIN PART left) D_face,audio          PART of that view is theirs, the rest the sound's
 
 `reference.deform` says the same in its own words.
 """
@@ -32,6 +32,8 @@ from ..errors import UserError
 
 GAIN = 2.0
 """How much more variance a view has of which nothing is known."""
+PART = 0.5
+"""Of the face's audio view that are the action units."""
 MOST = 64
 """Directions at most, and half of all."""
 LEAST = 1e-4
@@ -232,4 +234,4 @@ class Doubt:
         probable = usual + (gain @ apart[..., None])[..., 0]
         left = 1 - (gain * film.mT).sum((1, 2)) / film.trace()
         left = torch.where(known.all(1), 0.0, left.clamp(0, 1))  # exactly as without gaps
-        return torch.where(known, units, probable.clamp(0, 1)), 1 + GAIN * left
+        return torch.where(known, units, probable.clamp(0, 1)), 1 + GAIN * PART * left

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .doubt import GAIN
+from .doubt import GAIN, PART
 from .parameters import CONV_STRIDE, LEAK, MEANS_FACTOR, PLANES, VIEWS
 
 
@@ -68,7 +68,7 @@ def deform(
 
     if branch == "face":
         frame["au"], left = measured(known, frame["au"], frame["emotion"])
-        doubt["audio"] += GAIN * left  # action units are part of it
+        doubt["audio"] += GAIN * PART * left  # action units are part of it
 
     position = plane_field(net, "field", place)  # H [N,64]
     inputs = view_inputs(branch, net, frame, place, position)
