@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +328,22 @@ def test_everything_on_a_data_set(folder: Path, tmp_path: Path, monkeypatch: pyt
     assert f"| PSNR, dB ↑ | {figures['psnr']:.2f} | {figures['psnr']:.2f} | {figures['psnr still']:.2f} |" in text and "Calibration error" in text
     assert Image.open(tmp_path / "sheet.png").size == (4 * 50 - 2, 4 * 50 - 2)
     assert {"evaluation.md", "evaluation.json", "sheet.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_an_avatar_whose_film_names_no_emotion(folder: Path, tmp_path: Path) -> None:
+    avatar = load_avatar(folder / "head.safetensors")
+    neutral = np.repeat(np.asarray(avatar.tensors["emotion.prototypes"])[:1], len(avatar.meta.emotions), 0)
+    save_avatar(Avatar(avatar.meta, dict(avatar.tensors) | {"emotion.prototypes": neutral}), tmp_path / "calm.safetensors")
+    settings = EvaluateSettings(
+        sections=("emotion",), sounds=(folder / "one.wav",), transcripts={"one": "hello"}, frames=3, device="cpu", threads=1,
+        beside={"head": folder / "head.safetensors"},
+    )  # fmt: skip
+    result = run_evaluation(tmp_path / "calm.safetensors", None, tmp_path, settings)
+    assert list(result["emotion"]) == ["head"] and result["without emotions"] == ["calm"]
+    text = (tmp_path / "evaluation.md").read_text("utf-8")
+    assert "calm: the film names no emotion" in text and "| emotion |" in text
+    alone = run_evaluation(tmp_path / "calm.safetensors", None, tmp_path, replace(settings, beside={}))
+    assert alone["emotion"] == {} and "| emotion |" not in (tmp_path / "evaluation.md").read_text("utf-8")
 
 
 def test_without_a_data_set(folder: Path, tmp_path: Path) -> None:

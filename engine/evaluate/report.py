@@ -125,6 +125,9 @@ def markdown(result: dict[str, Any], has_curves: bool = False, has_sheet: bool =
         lines += ["- LPIPS (--lpips) and Sync-C (--syncnet) where their weights are given; none come with this."]
     if "emotion" in result:
         lines += ["", "## Emotion control", ""]
+        if result["without emotions"]:
+            lines += [f"{', '.join(result['without emotions'])}: the film names no emotion, the sliders do nothing; nothing to measure.", ""]
+    if result.get("emotion"):
         lines += table(EMOTION_ROWS, result["emotion"])
         first = next(iter(result["emotion"].values()))
         lines += ["", f"{first['sentences']} sentences, {first['frames']} frames, {first.get('closures', 0)} closures.", ""]

@@ -101,9 +101,9 @@ def run_evaluation(
         result["notes"] = [*pictures.notes, note]
     if "emotion" in settings.sections:
         sentences = _sentences(data, settings)
-        result["emotion"] = {subject_name(avatar): judge_emotion(subject, sentences, data, progress)}
-        for name, other in others.items():
-            result["emotion"][name] = judge_emotion(other, sentences, data, progress)
+        judged = {subject_name(avatar): subject} | others
+        result["emotion"] = {name: judge_emotion(one, sentences, data, progress) for name, one in judged.items() if one.feels}
+        result["without emotions"] = [name for name, one in judged.items() if not one.feels]
     if "uncertainty" in settings.sections:
         result["uncertainty"] = _uncertainty(subject, data, pictures, settings, progress)
     if out is not None:

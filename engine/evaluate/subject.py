@@ -75,6 +75,12 @@ class Subject:
         """True where its variances are those of a colour of 0..1."""
         return self.avatar.variance_unit("face") is not None
 
+    @property
+    def feels(self) -> bool:
+        """False where its film named no emotion: its sliders do nothing."""
+        rows = self.avatar.tensors.get("emotion.prototypes")
+        return rows is not None and bool((np.asarray(rows) != np.asarray(rows)[:1]).any())
+
     def views(
         self, sound: Path | None, times: np.ndarray, emotion: np.ndarray | None = None, au: np.ndarray | None = None, measured: bool = False
     ) -> dict[str, np.ndarray]:
