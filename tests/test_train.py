@@ -348,7 +348,7 @@ def test_an_avatar_knows_its_film(folder: Path, trained: tuple[Path, dict]) -> N
     material = Material(read_data(folder), find_sources([]), CPU)
     deformer = Deformer(avatar, "cpu", threads=1)
     views = {view: material.film(view) for view in deformer.frame_shapes}
-    assert {name.split(".")[1] for name in avatar.tensors if name.startswith("doubt.")} == {"audio", "exp", "style", "emotion"}
+    assert {name.split(".")[1] for name in avatar.tensors if name.startswith("doubt.")} == {"audio", "exp", "style", "emotion", "au"}
     for number, view in enumerate(VIEWS["face"]):
         shares, epistemic = [], []
         for level in (0.0, 1.0, 2.0, 4.0):  # less goes unnoticed after a film of 80 pictures
@@ -358,6 +358,11 @@ def test_an_avatar_knows_its_film(folder: Path, trained: tuple[Path, dict]) -> N
             epistemic.append(float(found.epistemic.mean()))
         assert shares == sorted(shares, reverse=True) and shares[0] > 1.1 * shares[-1], (view, shares)
         assert epistemic[-1] > epistemic[0], view
+    shares, chance = [], np.random.default_rng(0).uniform(size=views["au"].shape)
+    for gone in (0.0, 0.3, 0.7, 1.0):  # action units that nobody measured
+        found = deformer.motion(views | {"au": np.where(chance < gone, np.nan, views["au"]).astype(np.float32)}).face
+        shares.append(float(found.shares[..., VIEWS["face"].index("audio")].mean()))
+    assert shares == sorted(shares, reverse=True) and shares[0] > 1.1 * shares[-1], shares
 
 
 @pytest.mark.parametrize("kind", ["depth", "hull", "random"])

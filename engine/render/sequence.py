@@ -103,7 +103,6 @@ def render_frames(
     background = _background(settings)
     reader = CacheReader(Path(cache))
     try:
-        baked = reader.frames().tolist()
         wanted = reader.asked(frames)
         renderer = FrameRenderer(reader, settings.backend, settings.threads, shares=settings.format == "exr")
         scale = settings.largest_uncertainty

@@ -1,5 +1,5 @@
 """Where the Gaussians begin: on the surface that depths give, in the hull that masks leave (a face on the usual front of a head), or anywhere (the
-paper)."""
+paper); neck and shoulders where a bust usually is."""
 
 from __future__ import annotations
 
