@@ -7,6 +7,7 @@ The avatar learned from known motion, not from a film, so nothing told it which 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,9 @@ def main() -> None:
     given = parser.parse_args()
     avatar = load_avatar(given.avatar)
     plain = {name: np.array(value) for name, value in avatar.tensors.items() if not name.endswith(".variance_unit")}
-    save_avatar(Avatar(avatar.meta, plain), given.avatar)
-    units = variance_units(Subject(given.avatar, "cpu"), read_data(given.film))
+    with tempfile.TemporaryDirectory() as folder:  # the avatar stays as it is until the new one stands
+        save_avatar(Avatar(avatar.meta, plain), Path(folder) / "plain.safetensors")
+        units = variance_units(Subject(Path(folder) / "plain.safetensors", "cpu"), read_data(given.film))
     save_avatar(Avatar(avatar.meta, plain | {f"{branch}.variance_unit": unit for branch, unit in units.items()}), given.avatar)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..dataset import FaceData, Frame
+from ..deform.fast import Motion
 from ..errors import UserError
 from ..priors.run import CLEAR
 from ..train.losses import ssim
@@ -54,21 +55,24 @@ class PictureResult:
     sheet: list[list[np.ndarray]] = field(default_factory=list)
 
 
-def drawn_frames(subject: Subject, data: FaceData, frames: list[Frame]) -> Iterator[tuple[Frame, Drawn, np.ndarray, np.ndarray]]:
-    """Each frame, as it is drawn, its picture over the data's own background, and the truth, in 0..1."""
+def moved_frames(subject: Subject, data: FaceData, frames: list[Frame]) -> Iterator[tuple[Frame, Motion, int]]:
+    """Each frame, a motion, and which of the motion's frames it is."""
     for start in range(0, len(frames), BATCH):
         some = frames[start : start + BATCH]
         motion = subject.deformer.motion(subject.views(data.sound, **lm.view_of(data, some)))
-        for place, frame in enumerate(some):
-            drawn = subject.draw(motion, place, frame.viewmat, data.K, data.width, data.height, body=False)
-            yield frame, drawn, drawn.over(data.behind(frame) / np.float32(255)), data.picture(frame) / np.float32(255)
+        yield from ((frame, motion, place) for place, frame in enumerate(some))
 
 
-def drawn_whole(subject: Subject, data: FaceData, frame: Frame) -> np.ndarray:
-    """A frame with the avatar's own neck and shoulders before the plain background, in 0..1."""
-    motion = subject.deformer.motion(subject.views(data.sound, **lm.view_of(data, [frame])))
-    drawn = subject.draw(motion, 0, frame.viewmat, data.K, data.width, data.height)
-    return drawn.over(data.background / np.float32(255))
+def drawn_frames(subject: Subject, data: FaceData, frames: list[Frame]) -> Iterator[tuple[Frame, Drawn, np.ndarray, np.ndarray]]:
+    """Each frame, as it is drawn, its picture over the data's own background, and the truth, in 0..1."""
+    for frame, motion, place in moved_frames(subject, data, frames):
+        yield frame, *_head(subject, data, frame, motion, place)
+
+
+def _head(subject: Subject, data: FaceData, frame: Frame, motion: Motion, place: int) -> tuple[Drawn, np.ndarray, np.ndarray]:
+    """What `drawn_frames` gives of a frame."""
+    drawn = subject.draw(motion, place, frame.viewmat, data.K, data.width, data.height, body=False)
+    return drawn, drawn.over(data.behind(frame) / np.float32(255)), data.picture(frame) / np.float32(255)
 
 
 def drawn_still(subject: Subject, data: FaceData, frame: Frame) -> np.ndarray:
@@ -96,7 +100,8 @@ def judge_pictures(
     found: dict[str, list[float]] = {name: [] for name in ("psnr", "psnr head", "ssim", "psnr still", "psnr head still", "ssim still")}
     shown = set(np.unique(np.linspace(0, len(some) - 1, rows).astype(int)).tolist())
     errors, variances, sheet = [], [], []
-    for number, (frame, drawn, picture, truth) in enumerate(drawn_frames(subject, data, some)):
+    for number, (frame, motion, place) in enumerate(moved_frames(subject, data, some)):
+        drawn, picture, truth = _head(subject, data, frame, motion, place)
         masks = data.masks(frame)
         at_rest = drawn_still(subject, data, frame)
         head = masks.head if masks.head.any() else np.ones_like(masks.head)
@@ -112,8 +117,8 @@ def judge_pictures(
                 with torch.no_grad():
                     found.setdefault(f"lpips{name}", []).append(float(lpips(*pair)))
         if len(subject.avatar.body()):
-            whole = drawn_whole(subject, data, frame)
-            found.setdefault("psnr with its body", []).append(psnr(whole, truth))
+            whole = subject.draw(motion, place, frame.viewmat, data.K, data.width, data.height)
+            found.setdefault("psnr with its body", []).append(psnr(whole.over(data.background / np.float32(255)), truth))
         total = drawn.aleatoric + drawn.epistemic
         moves = head & (total > 0)
         apart = (picture - truth).mean(-1)
