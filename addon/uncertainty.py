@@ -45,7 +45,8 @@ def trust_of(obj: bpy.types.Object, scene: bpy.types.Scene, seconds: float | Non
         UserError: no bake there, or one that cannot be read.
     """
     folder = folder_of(obj)
-    keys = frames.pool.reader(folder).keys()
+    reader = frames.pool.reader(folder)
+    keys = reader.keys()
     if folder not in _books:
         for gone in set(_books) - frames.pool.folders:
             del _books[gone]
@@ -67,7 +68,7 @@ def trust_of(obj: bpy.types.Object, scene: bpy.types.Scene, seconds: float | Non
             book.read[frame] = (keys[frame], None)
     known = [frame for frame in numbers if (found := book.read.get(frame)) and found[0] == keys[frame] and found[1] is not None]
     if changed or book.made is None or len(known) != len(book.made) or not np.array_equal(book.made.frames, known):
-        book.made = _assemble(known, [book.read[frame][1] for frame in known])
+        book.made = _assemble(known, [book.read[frame][1] for frame in known], reader.header.color_variance)
     return book.made, whole
 
 
@@ -84,7 +85,7 @@ def _here_first(numbers: list[int], here: int) -> list[int]:
     return sorted(numbers, key=lambda frame: frame != here)
 
 
-def _assemble(numbers: list[int], found: list[FrameSummary]) -> Trust:
+def _assemble(numbers: list[int], found: list[FrameSummary], color_variance: bool) -> Trust:
     many = len(found)
     return Trust(
         tuple(REGIONS),
@@ -93,6 +94,7 @@ def _assemble(numbers: list[int], found: list[FrameSummary]) -> Trust:
         np.array([one.aleatoric for one in found], np.float64).reshape(many, len(REGIONS)),
         np.array([one.epistemic for one in found], np.float64).reshape(many, len(REGIONS)),
         np.array([one.shares for one in found], np.float64).reshape(many, len(REGIONS), len(SHARES)),
+        color_variance,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,16 @@ def test_the_worst_frames() -> None:
     with pytest.raises(KeyError):
         found.score("total", "ears")
     assert Trust(REGIONS, SHARES, *(np.zeros(shape) for shape in ((0,), (0, 8), (0, 8), (0, 8, 4)))).worst("total") == []
+
+
+def test_expected_errors_where_variances_are_of_colour() -> None:
+    found = trust(lips_epistemic_5=0.29)
+    assert found.expected_errors("total") is None, "nobody knows"
+    known = replace(found, color_variance=True)
+    assert known.expected_errors("total")[5, REGIONS.index("lips")] == pytest.approx(0.7)
+    assert known.expected_errors("aleatoric")[5, REGIONS.index("lips")] == pytest.approx(0.2**0.5)
+    with pytest.raises(KeyError):
+        known.expected_errors("doubt")
 
 
 def test_a_gap_ends_a_stretch() -> None:

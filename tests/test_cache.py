@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,19 @@ def test_a_header_says_how_large_a_trained_pixel_is(tmp_path: Path) -> None:
         path.write_text(json.dumps(values | {"pixel_size": wrong}), "utf-8")
         with pytest.raises(UserError, match="damaged"):
             read_header(tmp_path)
+
+
+def test_a_header_says_whether_variances_are_of_colour(tmp_path: Path) -> None:
+    with CacheWriter(tmp_path, replace(header(), color_variance=True), STATIC, BRANCH, MOVING, REGION) as target:
+        put(target, 1)
+    path = tmp_path / "header.json"
+    values = json.loads(path.read_text("utf-8"))
+    assert CacheReader(tmp_path).header.color_variance is values.pop("color_variance") is True
+    path.write_text(json.dumps(values), "utf-8")
+    assert read_header(tmp_path).color_variance is False, "an earlier bake"
+    path.write_text(json.dumps(values | {"color_variance": 1}), "utf-8")
+    with pytest.raises(UserError, match="damaged"):
+        read_header(tmp_path)
 
 
 def test_what_stands_still_has_the_variance_of_its_avatar(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_an_avatar_expects_the_errors_that_it_makes(trainer: Trainer, tmp_path: 
     path = tmp_path / "avatar.safetensors"
     export.save(trainer, path, unit.variance_units(trainer.scene, trainer.config.sh_degree))
     subject, data = Subject(path, "cpu", 1), trainer.material.data
-    assert subject.knows_color_variance
+    assert subject.avatar.knows_color_variance
     errors, variances = [], []
     for frame, drawn, picture, truth in drawn_frames(subject, data, data.splits["val"]):
         head = data.masks(frame).head & (drawn.alpha > 0.5)
@@ -90,6 +90,7 @@ def test_units_change_variances_and_nothing_else() -> None:
     known = Avatar(plain.meta, plain.tensors | {"face.variance_unit": units})
     a, b = (Deformer(avatar, "cpu", 1).motion(make_views(SMALL, 3)) for avatar in (plain, known))
     assert np.array_equal(a.face.d_means, b.face.d_means) and np.array_equal(a.face.shares, b.face.shares)
+    assert known.knows_color_variance and not plain.knows_color_variance
     rows = known.moving("face")
     for name in ("aleatoric", "epistemic"):
         np.testing.assert_array_equal(getattr(b.face, name), getattr(a.face, name) * units[rows])

@@ -1,7 +1,8 @@
 """How far a bake is to be trusted: uncertainty and the views' shares of each region over time, in numbers and in words.
 
-Aleatoric and epistemic uncertainty are variances without a natural unit, so all is told against what is usual in the same
-bake: the median over its frames. So are the shares: a view's share is its precision among those of all views, and of a trained
+Where the avatar knows the size of its errors, uncertainties are variances of colour and their roots expected errors. Some avatars (imported
+ones) do not know, and what is usual differs from region to region, so all is told against what is usual in the same
+bake as well: the median over its frames. So are the shares: a view's share is its precision among those of all views, and of a trained
 head they lie close together whatever is said. What tells which input is behind an odd frame is the view whose own precision
 has changed, up or down: the shares of the others all change by one factor to make room, and its own by another.
 """
@@ -40,6 +41,7 @@ class Trust:
         frames: [F] int64 scene frames, rising.
         aleatoric, epistemic: [F,R] mean variances of the region's moving Gaussians, 0 where a region has none.
         shares: [F,R,V] how much of the motion comes from each view, sum 1 (0 where nothing moves).
+        color_variance: whether the variances are of colour (display, 0..1).
     """
 
     regions: tuple[str, ...]
@@ -48,6 +50,7 @@ class Trust:
     aleatoric: np.ndarray
     epistemic: np.ndarray
     shares: np.ndarray
+    color_variance: bool = False
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -63,6 +66,12 @@ class Trust:
             return values
         usual = np.median(values, axis=0)
         return np.divide(values, usual, out=np.zeros_like(values), where=usual > 0)
+
+    def expected_errors(self, quantity: str) -> np.ndarray | None:
+        """[F,R]: colour (display, of full brightness 1) that a region is expected to be off by, root mean square; None where nobody knows.
+        Raises KeyError for another quantity."""
+        values = self.values(quantity)
+        return np.sqrt(values) if self.color_variance else None
 
     def score(self, quantity: str, region: str = "") -> np.ndarray:
         """[F]: times the usual in a region; of the region that is furthest off where none is named. Raises KeyError."""

@@ -8,7 +8,7 @@ from .. import uncertainty
 from ..core.trust import VIEW_WORDS, Trust
 from .layout import lines
 
-# Five columns fit into a narrow sidebar.
+# Six columns fit into a narrow sidebar.
 _HEADS = {"audio": "Snd", "exp": "Exp", "style": "Tone", "emotion": "Emo"}
 assert _HEADS.keys() == VIEW_WORDS.keys()
 
@@ -47,12 +47,13 @@ def draw_trust(layout: bpy.types.UILayout, context: bpy.types.Context, obj: bpy.
 
 
 def _table(layout: bpy.types.UILayout, trust: Trust, row_here: int, quantity: str) -> None:
-    """A row for each region that moves: its uncertainty in times the usual, then the views' shares in percent."""
+    """A row for each region that moves: its uncertainty in times the usual, as an expected error in percent, then the views' shares in percent."""
     grid = layout.column(align=True)
     parts = grid.split(factor=0.27, align=True)
     parts.label(text="Region")
     heads = parts.row(align=True)
-    for text in ("x", *(_HEADS[view] for view in trust.views)):
+    errors = trust.expected_errors(quantity)
+    for text in ("x", *([] if errors is None else ["±%"]), *(_HEADS[view] for view in trust.views)):
         heads.label(text=text)
     ratios = trust.times_usual(quantity)[row_here]
     for column, region in enumerate(trust.regions):
@@ -62,7 +63,10 @@ def _table(layout: bpy.types.UILayout, trust: Trust, row_here: int, quantity: st
         parts.label(text=region.capitalize())
         cells = parts.row(align=True)
         cells.label(text=f"{ratios[column]:.1f}")
+        if errors is not None:
+            cells.label(text=f"{100 * errors[row_here, column]:.1f}")
         for share in trust.shares[row_here, column]:
             cells.label(text=f"{100 * share:.0f}%")
     words = ", ".join(VIEW_WORDS[view] for view in trust.views)
-    lines(layout.column(align=True), f"x: times its usual uncertainty. Then how much of the motion comes from {words}")
+    error = "" if errors is None else " ±%: the error of colour it expects, of full brightness."
+    lines(layout.column(align=True), f"x: times its usual uncertainty.{error} Then how much of the motion comes from {words}")

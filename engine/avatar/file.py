@@ -136,6 +136,11 @@ class Avatar:
         stored = self.tensors.get(f"{branch}.variance_unit")
         return None if stored is None else np.asarray(stored, np.float32)
 
+    @property
+    def knows_color_variance(self) -> bool:
+        """True where variances are of colour: expected errors are their roots (`train/unit.py`)."""
+        return self.variance_unit("face") is not None
+
     def still_variance(self) -> np.ndarray:
         """[N] float32 of `rest()`: variance of colour of what stands still; 0 where it moves or nothing is known."""
         found = []

@@ -236,6 +236,7 @@ class Baker:
             sound_hash=self.shot.sound_hash,
             composite=self.head.meta.composite,
             pixel_size=self.head.meta.pixel_metres,
+            color_variance=self.head.color_variance,
             fps=float(self.shot.fps),
             store="",
             count=0,

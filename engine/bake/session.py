@@ -31,6 +31,7 @@ class Head:
         action_units: [8,6] float32, what each of EMOTIONS at full intensity brings of AU_NAMES, or None.
         static, branch: all N Gaussians at rest in Blender's frame, and [N] uint8: 0 face, 1 mouth.
         region: [N] uint8, index into `avatar.REGIONS`.
+        color_variance: whether variances are of colour, see `Avatar.knows_color_variance`.
         still_variance: [N] float32, see `Avatar.still_variance`.
         moving: [M] rows of `static` that the networks move.
         masks: [3,M] float32, where the strengths of upper face, lower face and lips act (`avatar.strength_masks`).
@@ -47,6 +48,7 @@ class Head:
     static: Gaussians
     branch: np.ndarray
     region: np.ndarray
+    color_variance: bool
     still_variance: np.ndarray
     moving: np.ndarray
     masks: np.ndarray
@@ -91,6 +93,7 @@ class Session:
                 static,
                 branch,
                 regions(avatar),
+                avatar.knows_color_variance,
                 avatar.still_variance(),
                 moving,
                 np.stack(strength_masks(avatar)),

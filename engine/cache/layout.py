@@ -70,6 +70,7 @@ class CacheHeader:
         engine_version, device: what computed it.
         coordinates: the frame of the numbers.
         pixel_size: metres that a pixel covered at the head in the pictures that the avatar was trained on; 0: not known (earlier bakes do not say).
+        color_variance: whether variances are of colour (display, 0..1), so that their roots are expected errors; earlier bakes do not say.
     """
 
     avatar_name: str
@@ -86,6 +87,7 @@ class CacheHeader:
     format: str = "ua3dtalk-cache"
     format_version: int = FORMAT_VERSION
     pixel_size: float = 0.0
+    color_variance: bool = False
 
 
 def write_header(folder: Path, header: CacheHeader) -> None:
@@ -117,7 +119,7 @@ def read_header(folder: Path) -> CacheHeader:
     if values["format_version"] < FORMAT_VERSION:
         raise OlderFormat(f"{path}: baked by an older version of UA-3DTalk.", "Bake again.")
     try:
-        values.setdefault("pixel_size", 0.0)
+        values = {"pixel_size": 0.0, "color_variance": False} | values
         header = CacheHeader(**{item.name: values[item.name] for item in fields(CacheHeader)})
         whole = (header.count, header.moving)
         if not all(type(number) is int and 0 <= number < 1 << 31 for number in whole) or header.moving > header.count:
@@ -127,6 +129,8 @@ def read_header(folder: Path) -> CacheHeader:
         header.fps, header.pixel_size = float(header.fps), float(header.pixel_size)
         if not 0 <= header.pixel_size < 1e6:
             raise ValueError("pixel_size")
+        if type(header.color_variance) is not bool:
+            raise ValueError("color_variance")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}).", "Bake again.") from error
     return header

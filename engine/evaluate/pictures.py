@@ -125,11 +125,11 @@ def judge_pictures(
         errors.append(apart[moves])
         variances.append(total[moves])
         if number in shown:
-            spread = 4 * np.sqrt(total) if subject.knows_color_variance else total
+            spread = 4 * np.sqrt(total) if subject.avatar.knows_color_variance else total
             sheet.append([truth, picture, np.clip(4 * np.abs(picture - truth), 0, 1), spread[..., None].repeat(3, 2)])
         progress(number + 1, len(some), f"picture {frame.number}")
     low, high = 0.0, 1.0
-    if not subject.knows_color_variance and any(map(len, variances)):
+    if not subject.avatar.knows_color_variance and any(map(len, variances)):
         low, high = np.quantile(np.concatenate(variances), (0.01, 0.99))
     sheet = [[_bytes(x) for x in (*row[:3], (row[3] - low) / max(high - low, 1e-30))] for row in sheet]
     figures: dict[str, Any] = {"frames drawn": len(some), "frames followed": len(frames)}

@@ -71,11 +71,6 @@ class Subject:
         return self._rest[0][: self.avatar.count("face")]
 
     @property
-    def knows_color_variance(self) -> bool:
-        """True where its variances are those of a colour of 0..1."""
-        return self.avatar.variance_unit("face") is not None
-
-    @property
     def feels(self) -> bool:
         """False where its film named no emotion: its sliders do nothing."""
         rows = self.avatar.tensors.get("emotion.prototypes")

@@ -211,7 +211,7 @@ def judge_errors(subject: Subject, data: FaceData, result: PictureResult, frames
     Returns:
         `calibration` (measures.calibration) and `sparsification` of pixels and of whole frames (measures.sparsification).
     """
-    factor = 1.0 if subject.knows_color_variance else _fitted_unit(subject, data, frames)
+    factor = 1.0 if subject.avatar.knows_color_variance else _fitted_unit(subject, data, frames)
     if factor is None or not len(result.error):
         return {}
     some = np.random.default_rng(0).permutation(len(result.error))[:PIXELS]

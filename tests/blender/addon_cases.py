@@ -20,7 +20,7 @@ RATE = 16000
 
 @pytest.fixture(scope="session")
 def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with head.safetensors, other.safetensors (both talk) and static.safetensors."""
+    """A folder with head.safetensors, other.safetensors (both talk, the variances of the second are of colour) and static.safetensors."""
     folder = tmp_path_factory.mktemp("avatars")
     script = ROOT / "tests" / "support" / "make_avatars.py"
     subprocess.run([str(engine_python()), str(script), str(STAGE), str(folder)], check=True)

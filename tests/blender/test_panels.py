@@ -204,8 +204,23 @@ def test_where_to_trust_it(drawn: Callable[..., str], head: bpy.types.Object, en
     lips = trust.shares[2, trust.regions.index("lips")]
     assert f"Lips 1.0 {' '.join(f'{100 * share:.0f}%' for share in lips)}" in text
     assert "Nothing stands out" in text, "without sound all frames are the same"
+    assert "±%" not in text, "an avatar that does not know the size of its errors"
     scene.frame_set(9)
     assert "Frame 9 is not baked" in drawn("trust")
+
+
+def test_errors_that_an_avatar_expects(
+    drawn: Callable[..., str], avatars: Path, engine: ModuleType, api: ModuleType, scene: bpy.types.Scene
+) -> None:
+    head = api.import_avatar(avatars / "other.safetensors")
+    api.bake(head, (1, 3))
+    trust = api.trust(head)
+    lips = trust.regions.index("lips")
+    errors = trust.expected_errors("epistemic")
+    np.testing.assert_allclose(errors, np.sqrt(trust.epistemic))
+    scene.ua3dtalk_display.quantity = "EPISTEMIC"
+    text = drawn("trust")
+    assert "Region x ±% Snd Exp Tone Emo" in text and f"Lips 1.0 {100 * errors[0, lips]:.1f} " in text
 
 
 def test_display(drawn: Callable[..., str], head: bpy.types.Object, scene: bpy.types.Scene, shipped: Shipped) -> None:

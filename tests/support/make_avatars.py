@@ -16,5 +16,7 @@ if __name__ == "__main__":
     head = talking_avatar(200, 60)
     head.tensors["thumbnail"] = np.random.default_rng(0).integers(0, 255, (24, 32, 4), np.uint8)
     save_avatar(head, folder / "head.safetensors")
-    save_avatar(talking_avatar(120, 30, seed=1), folder / "other.safetensors")
+    other = talking_avatar(120, 30, seed=1)  # its variances are of colour
+    other.tensors |= {f"{branch}.variance_unit": np.full(other.count(branch), 0.01, np.float32) for branch in other.branches}
+    save_avatar(other, folder / "other.safetensors")
     save_avatar(static_avatar(degree=3), folder / "static.safetensors")
