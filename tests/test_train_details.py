@@ -52,17 +52,6 @@ def _resting(material: Material, config: TrainConfig) -> list[int]:
     return told
 
 
-@pytest.mark.parametrize("start", ["depth", "hull"])
-def test_the_boxes_of_every_face_count(material: Material, start: str) -> None:
-    for weight in (0.0, 0.5):
-        trainer = Trainer(material, replace(FEW, start=start, details=weight))
-        told = []
-        while trainer.name != "fuse":
-            name, found = trainer.name, trainer.step_once()
-            told += [found["details"] > 0] if name == "face" and "details" in found else []
-        assert told == [True] * (14 if weight else 0)
-
-
 def test_boxes_count_by_what_is_in_them() -> None:
     found, truth, boxes = torch.zeros(8, 8, 3), torch.zeros(8, 8, 3), torch.zeros(8, 8)
     assert details_loss(found, truth, boxes) == 0, "no landmarks, no boxes"

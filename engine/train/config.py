@@ -84,11 +84,9 @@ class TrainConfig:
         background: RGB behind a branch in training (paper: green, kept). recoloured: share of the pictures that have another even colour there:
             else Gaussians of the background's colour hide where no picture tells, and show from a side that no camera saw (paper: none; ours).
         dssim: weight of 1 - SSIM beside L1 (paper's code: .2; its text says .5).
-        rest: of a face that did not begin on a `depth`, for with a real video's poses lips else hardly begin to move (paper: none; ours): share of
-            its moving steps, from the first, in which the Gaussians' own values rest: where they follow each picture, they leave the
-            motion nothing to learn from.
-        details: weight of L1 in the boxes of eyes, and without a depth of lips, beside the whole picture's: a lid is some pixels, and whether
-            it learned to close was luck (paper: none; ours).
+        rest, details: of a face that did not begin on a `depth`, for with a real video's poses lips else hardly begin to move (paper: none; ours).
+            rest: share of its moving steps, from the first, in which the Gaussians' own values rest: where they follow each picture, they leave the
+            motion nothing to learn from. details: weight of L1 in the boxes of lips and eyes, beside the whole picture's.
         motion: of the mean of |motion| (paper). alpha: of alpha against the mask (paper). lining: of what the
             mouth's alpha lacks to 1 in a ring round the visible mouth, behind the lips: where they open wider than in the film, the background
             would show (paper: none; ours). attention: of audio and AU attention where there must

@@ -92,7 +92,7 @@ class Trainer:
 
     @property
     def without_surface(self) -> bool:
-        """True for a face that did not begin on a surface: its motion needs help to begin, see `TrainConfig.rest`."""
+        """True for a face that did not begin on a surface: its motion needs help to begin, see `TrainConfig.rest` and `details`."""
         return self.name == "face" and self.starts["face"] != "depth"
 
     @property
@@ -204,8 +204,8 @@ class Trainer:
         if branch == "mouth" and config.lining:
             parts["lining"] = ((1 - drawn.alphas[0]) * shown.ring).mean()
             loss = loss + config.lining * parts["lining"]
-        if branch == "face" and config.details:
-            parts["details"] = details_loss(found, truth, torch.maximum(shown.lips, shown.eyes) if self.without_surface else shown.eyes)
+        if self.without_surface and config.details:
+            parts["details"] = details_loss(found, truth, torch.maximum(shown.lips, shown.eyes))
             loss = loss + config.details * parts["details"]
         if out is not None:
             parts["motion"] = motion_size(out)
