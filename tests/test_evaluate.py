@@ -316,7 +316,7 @@ def test_sentences_and_closures_of_a_data_set(data) -> None:
 
 def test_everything_on_a_data_set(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(un, "CASES", {view: cases[-1:] if view == "style" else cases[:2] for view, cases in un.CASES.items()})
-    arguments = [str(folder / "head.safetensors"), str(folder / "data"), "--out", str(tmp_path), "--every", "5", "--frames", "3"]
+    arguments = [str(folder / "head.safetensors"), str(folder / "data"), "--out", str(tmp_path), "--every", "5", "--frames", "3", "--spoilt-pictures", "2"]
     arguments += ["--beside", f"twin={folder / 'head.safetensors'}", "--strangers", str(folder / "two.wav"), "--device", "cpu", "--threads", "1"]
     assert main(["evaluate", *arguments]) == 0
     result = json.loads((tmp_path / "evaluation.json").read_text(), parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
@@ -324,7 +324,9 @@ def test_everything_on_a_data_set(folder: Path, tmp_path: Path, monkeypatch: pyt
     assert figures == result["pictures"]["twin"] and figures["frames drawn"] == 4 and figures["frames followed"] == 16
     assert {"intensity 1", "intensity 2", "other speakers", "split val"} <= set(result["uncertainty"]["unseen"])
     assert set(result["emotion"]["head"]["nearest to the person's, each"]) == {"neutral", "happy", "surprised"}
+    lost = result["uncertainty"]["spoilt views"]["exp"]["20 dB"]
     text = (tmp_path / "evaluation.md").read_text("utf-8")
+    assert f" {lost['loses, fusion']:.3f} | {lost['loses ±, fusion']:.3f} |" in text
     assert f"| PSNR, dB ↑ | {figures['psnr']:.2f} | {figures['psnr']:.2f} | {figures['psnr still']:.2f} |" in text and "Calibration error" in text
     assert Image.open(tmp_path / "sheet.png").size == (4 * 50 - 2, 4 * 50 - 2)
     assert {"evaluation.md", "evaluation.json", "sheet.png"} <= {path.name for path in tmp_path.iterdir()}
@@ -369,6 +371,7 @@ def test_without_a_data_set(folder: Path, tmp_path: Path) -> None:
         (["data", "--syncnet", "syncnet_v2.model"], "30 frames in a row"),
         (["data", "--ablate", "there", "--lpips", "alex.pth", "lin.pth"], "no file alex.pth"),
         (["data", "--every", "0"], "at least 1"),
+        (["data", "--spoilt-pictures", "0"], "at least 1"),
         (["--sounds", "none.wav"], "none.wav"),
         (["--sounds", "one.wav", "--transcripts", "none.txt"], "none.txt"),
     ],

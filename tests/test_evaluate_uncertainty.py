@@ -69,11 +69,14 @@ def test_a_stranger_s_style_takes_the_place_of_one_s_own(subject: Subject, folde
 
 
 def test_spoilt_views_are_held_against_the_truth_of_a_data_set(subject: Subject, data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(un, "CASES", {view: ("clean",) for view in un.CASES})
+    monkeypatch.setattr(un, "CASES", {view: ("clean", "0 dB") if view == "exp" else ("clean",) for view in un.CASES})
     frames = held_out(data, "val")[::5]
     found = un.judge_spoilt_views(subject, un.of_frames(data, frames), data, frames, baseline=subject, pictures=4)
     wanted = judge_pictures(subject, data, "val", every=5, rows=0).figures["psnr"]
-    assert found["audio"]["clean"]["psnr, fusion"] == pytest.approx(wanted, abs=1e-3) == found["audio"]["clean"]["psnr, baseline"]
+    clean, spoilt = found["audio"]["clean"], found["exp"]["0 dB"]
+    assert clean["psnr, fusion"] == pytest.approx(wanted, abs=1e-3) == clean["psnr, baseline"] and "loses, fusion" not in clean
+    assert spoilt["loses, fusion"] == pytest.approx(clean["psnr, fusion"] - spoilt["psnr, fusion"], abs=1e-5) != 0
+    assert spoilt["loses ±, fusion"] > 0
 
 
 def test_strangers_are_told_from_friends(folder: Path, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def add(command: Callable[[str, Callable[[argparse.Namespace], dict[str, Any] | 
     sub.add_argument("--priors", type=Path, nargs="*", metavar="FILE", help="with --ablate: whose providers and emotion prototypes (AVATAR's)")
     sub.add_argument("--every", type=int, default=1, metavar="N", help="draw every n-th frame (1); landmarks and Sync-C are of all")
     sub.add_argument("--frames", type=int, default=12, metavar="N", help="moments of each sentence for emotions and strangers (12)")
+    sub.add_argument("--spoilt-pictures", type=int, default=24, metavar="N", help="pictures that are drawn for each way to spoil a view (24)")
     sub.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where networks and rasteriser run (CUDA where it is)")
     sub.add_argument("--threads", type=int, metavar="N", help="CPU threads (one below the core count)")
 
@@ -63,12 +64,12 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
         if not (name and equals and path):
             raise UserError(f"--beside {text}: not of the form NAME=AVATAR.", "For example --beside baseline=baseline.safetensors.")
         beside[name] = Path(path)
-    if options.every < 1 or options.frames < 2:
-        raise UserError("--every is to be at least 1, --frames at least 2.", "Leave them out for the usual numbers.")
+    if options.every < 1 or options.frames < 2 or options.spoilt_pictures < 1:
+        raise UserError("--every and --spoilt-pictures are to be at least 1, --frames at least 2.", "Leave them out for the usual numbers.")
     settings = EvaluateSettings(
         options.split, tuple(options.only.split(",")) if options.only else SECTIONS, tuple(options.sounds),
         load_transcripts(options.transcripts) if options.transcripts else {}, tuple(options.strangers), beside, options.baseline,
-        options.every, options.frames, lpips=tuple(options.lpips) if options.lpips else None, syncnet=options.syncnet,
+        options.every, options.frames, options.spoilt_pictures, lpips=tuple(options.lpips) if options.lpips else None, syncnet=options.syncnet,
         landmark_python=options.landmark_python, device=options.device,
         threads=options.threads,
     )  # fmt: skip

@@ -46,10 +46,13 @@ MEANINGS = (
     " whose Gaussians grow.",
     "Closure recall: of the p b m on which the true lips close, the share on which these do, a frame to either side.",
 )
+DIGITS = {"psnr": 2, "loses": 3, "loses ±": 3}
+"""Of what becomes of a spoilt view; all else has four."""
 SPOILT = (
     "`weight`: what the view counts in the fusion, mean over the face (all views: 1). `motion`: RMS change of the face's motion against the unspoilt"
-    " views, the motion's own RMS being 1. `psnr`: dB, against the truth where a data set gives it, else against the unspoilt portrait. `fusion`: the"
-    " avatar; `equal weights`: its networks, every view weighing the same; `baseline`: the avatar of --baseline."
+    " views, the motion's own RMS being 1. `psnr`: dB, against the truth where a data set gives it, else against the unspoilt portrait. `loses`: dB"
+    " against the truth that the noise costs, `±` its standard error over the pictures. `fusion`: the avatar; `equal weights`: its networks, every"
+    " view weighing the same; `baseline`: the avatar of --baseline."
 )
 
 
@@ -162,7 +165,7 @@ def _uncertainty(found: dict[str, Any]) -> list[str]:
     names = list(dict.fromkeys(key for _, _, figures in cases for key in figures))
     lines += ["| view | spoilt by | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for view, case, figures in cases:
-        values = (_number(figures.get(name), 2 if name.startswith("psnr") else 4) for name in names)
+        values = (_number(figures.get(name), DIGITS.get(name.partition(",")[0], 4)) for name in names)
         lines.append(f"| {view} | {case} | " + " | ".join(values) + " |")
     lines += ["", SPOILT]
     falls = {view: entries["weight falls with the noise"] for view, entries in found["spoilt views"].items() if "weight falls with the noise" in entries}

@@ -57,7 +57,7 @@ class EvaluateSettings:
     baseline: Path | None = None
     every: int = 1
     frames: int = 12
-    spoilt_pictures: int = 4
+    spoilt_pictures: int = 24
     lpips: tuple[Path, Path] | None = None
     syncnet: Path | None = None
     landmark_python: Path | None = None

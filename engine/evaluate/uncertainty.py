@@ -102,7 +102,7 @@ WEIGHED = {view: "audio" if view == "au" else view for view in CASES}
 
 def judge_spoilt_views(
     subject: Subject, performance: Performance, data: FaceData | None = None, frames: list[Frame] | None = None,
-    baseline: Subject | None = None, strange: Performance | None = None, pictures: int = 6,
+    baseline: Subject | None = None, strange: Performance | None = None, pictures: int = 24,
     progress: Progress = lambda done, total, text: None,
 ) -> dict[str, Any]:  # fmt: skip
     """One view spoilt at a time: what weight does it keep in the fusion, and what becomes of the picture?
@@ -117,8 +117,9 @@ def judge_spoilt_views(
 
     Returns:
         view -> case -> `weight` of the view over the face and `weight, mouth`; `motion, <who>`: RMS change of the face's motion over the
-        motion's own RMS; `psnr, <who>` dB, where <who> is `fusion`, `equal weights` (the same networks, every view weighing the
-        same) or `baseline`. Beside the cases, `weight falls with the noise`.
+        motion's own RMS; `psnr, <who>` dB; against a truth `loses, <who>`, the dB that this costs, and `loses ±, <who>`, the
+        standard error of that mean over the pictures. <who> is `fusion`, `equal weights` (the same networks, every view weighing
+        the same) or `baseline`. Beside the cases, `weight falls with the noise`.
     """
     spoilt_by = CASES if strange is None else CASES | {"style": (*CASES["style"], STRANGER)}
     result: dict[str, Any] = {view: {case: {} for case in cases} for view, cases in spoilt_by.items()}
@@ -138,6 +139,7 @@ def judge_spoilt_views(
             deformer = one.crop(np.sort(np.random.default_rng(0).choice(moving, min(GAUSSIANS, len(moving)), replace=False)))
             clean = deformer.motion(views).face.d_means
             own = _pictures(one, {name: value[drawn] for name, value in views.items()}, data, frames, drawn)[0]
+            unspoilt = None if truth is None else np.array([psnr(a, b) for a, b in zip(own, truth)])
             for view, cases in spoilt_by.items():
                 for case in cases:
                     entry, changed = result[view][case], spoilt(one, views, view, case, others=others)
@@ -148,9 +150,13 @@ def judge_spoilt_views(
                         if motion.mouth is not None and view in VIEWS["mouth"]:
                             entry["weight, mouth"] = float(motion.mouth.shares[..., VIEWS["mouth"].index(view)].mean())
                     entry[f"motion, {who}"] = float(np.sqrt(np.mean((moved.d_means - clean) ** 2) / np.mean(clean**2)))
-                    wanted = own if truth is None else truth
                     if truth is not None or case != "clean":
-                        entry[f"psnr, {who}"] = float(np.mean([psnr(a, b) for a, b in zip(seen, wanted)]))
+                        each = np.array([psnr(a, b) for a, b in zip(seen, own if truth is None else truth)])
+                        entry[f"psnr, {who}"] = float(each.mean())
+                    if truth is not None and case != "clean":
+                        lost = unspoilt - each
+                        entry[f"loses, {who}"] = float(lost.mean())
+                        entry[f"loses ±, {who}"] = float(lost.std(ddof=1) / np.sqrt(len(lost))) if len(lost) > 1 else float("nan")
                     done += 1
                     progress(done, total, f"{who}: {view} {case}")
     for view in CASES:
