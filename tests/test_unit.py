@@ -90,7 +90,8 @@ def test_units_change_variances_and_nothing_else() -> None:
     known = Avatar(plain.meta, plain.tensors | {"face.variance_unit": units})
     a, b = (Deformer(avatar, "cpu", 1).motion(make_views(SMALL, 3)) for avatar in (plain, known))
     assert np.array_equal(a.face.d_means, b.face.d_means) and np.array_equal(a.face.shares, b.face.shares)
-    assert known.knows_color_variance and not plain.knows_color_variance
+    whole = Avatar(plain.meta, known.tensors | {"mouth.variance_unit": np.ones(plain.count("mouth"), np.float32)})
+    assert [avatar.knows_color_variance for avatar in (plain, known, whole)] == [False, False, True], "half of a head is not enough"
     rows = known.moving("face")
     for name in ("aleatoric", "epistemic"):
         np.testing.assert_array_equal(getattr(b.face, name), getattr(a.face, name) * units[rows])

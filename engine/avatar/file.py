@@ -139,7 +139,7 @@ class Avatar:
     @property
     def knows_color_variance(self) -> bool:
         """True where variances are of colour: expected errors are their roots (`train/unit.py`)."""
-        return self.variance_unit("face") is not None
+        return all(self.variance_unit(branch) is not None for branch in self.branches)
 
     def still_variance(self) -> np.ndarray:
         """[N] float32 of `rest()`: variance of colour of what stands still; 0 where it moves or nothing is known."""
