@@ -52,18 +52,6 @@ def _resting(material: Material, config: TrainConfig) -> list[int]:
     return told
 
 
-@pytest.mark.parametrize(("start", "weight", "other"), [("hull", "details", "eyes"), ("depth", "eyes", "details")])
-def test_boxes_of_every_face_count(material: Material, start: str, weight: str, other: str) -> None:
-    """Each start has a weight of its own for the boxes; 0 leaves them out."""
-    for given in (0.0, 0.5):
-        trainer, told = Trainer(material, replace(FEW, start=start, **{weight: given, other: 1.0})), []
-        while trainer.name != "fuse":
-            name, found = trainer.name, trainer.step_once()
-            told += ["details" in found] if name == "face" else []
-            assert name == "face" or "details" not in found
-        assert told == [given > 0] * 14
-
-
 def test_boxes_count_by_what_is_in_them() -> None:
     found, truth, boxes = torch.zeros(8, 8, 3), torch.zeros(8, 8, 3), torch.zeros(8, 8)
     assert details_loss(found, truth, boxes) == 0, "no landmarks, no boxes"

@@ -204,10 +204,9 @@ class Trainer:
         if branch == "mouth" and config.lining:
             parts["lining"] = ((1 - drawn.alphas[0]) * shown.ring).mean()
             loss = loss + config.lining * parts["lining"]
-        boxes, weight = (torch.maximum(shown.lips, shown.eyes), config.details) if self.without_surface else (shown.eyes, config.eyes)
-        if branch == "face" and weight:
-            parts["details"] = details_loss(found, truth, boxes)
-            loss = loss + weight * parts["details"]
+        if self.without_surface and config.details:
+            parts["details"] = details_loss(found, truth, torch.maximum(shown.lips, shown.eyes))
+            loss = loss + config.details * parts["details"]
         if out is not None:
             parts["motion"] = motion_size(out)
             loss = loss + config.motion * parts["motion"]
