@@ -24,6 +24,8 @@ from .start import begin, outside_hair
 AGREE, FUSE, BODY = "agree", "fuse", "body"
 AUDIO_GATE = 8.0
 """What the first weights of both layers of the audio's attention are multiplied with: position features are small."""
+AU_GATE = 8.0
+"""The same of the second layer of the action units' attention: about 1.5 at the start. At .2 some forty steps shut an action unit off for good."""
 EMOTION_QUERY, EMOTION_PLANES = 4.0, 3.0
 """What the emotion view's first weights are multiplied with: prototypes then differ in its inputs by about as much as sounds do in theirs."""
 
@@ -148,9 +150,11 @@ class Trainer:
             if name == "face":
                 for layer in self.scene.nets[name].channel:
                     layer.weight.mul_(AUDIO_GATE)
-                # The action units' attention ends in a ReLU without bias: where it starts below 0 it never learns, so start above.
+                # The action units' attention ends in a ReLU without bias: where it starts below 0 it never learns, so start above; and so far
+                # above that an action unit is not shut off in the first steps, before anything has learned what to do with it.
                 for layer in self.scene.nets[name].au.attention:
                     layer.weight.abs_()
+                self.scene.nets[name].au.attention[1].weight.mul_(AU_GATE)
                 # Three planes multiplied and an even attention make emotion a thousandth of what the other views bring: so loud it is heard.
                 emotion = self.scene.nets[name].emotion
                 emotion.query.weight.mul_(EMOTION_QUERY)
