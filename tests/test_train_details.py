@@ -52,6 +52,21 @@ def _resting(material: Material, config: TrainConfig) -> list[int]:
     return told
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_action_unit_is_shut_off_before_it_was_tried(material: Material, seed: int) -> None:
+    """Every Gaussian attends to every action unit, and so much that 100 steps of Adam against it do not end that for good."""
+    config = replace(FEW, seed=seed)
+    trainer = Trainer(material, config)
+    while trainer.name != "face":
+        trainer.step_once()
+    net, means = trainer.scene.nets["face"], trainer.scene.splats["face"].parameters["means"]
+    with torch.no_grad():
+        for _ in range(2):
+            gates = net.gates(net.field(means))[1]
+            assert gates.shape == (len(means), 6) and float(gates.min()) > 0
+            net.au.attention[1].weight.sub_(100 * config.networks_rate)
+
+
 def test_boxes_count_by_what_is_in_them() -> None:
     found, truth, boxes = torch.zeros(8, 8, 3), torch.zeros(8, 8, 3), torch.zeros(8, 8)
     assert details_loss(found, truth, boxes) == 0, "no landmarks, no boxes"
