@@ -15,7 +15,7 @@ from ua3dtalk.engine.dataset import read_data
 from ua3dtalk.engine.train.config import BranchPlan, TrainConfig
 from ua3dtalk.engine.train.export import BROUGHT, emotion_action_units
 from ua3dtalk.engine.train.losses import details_loss
-from ua3dtalk.engine.train.material import CLOSED, EYES, LIPS, Material
+from ua3dtalk.engine.train.material import CLOSED, EYES, LIPS, Material, lips_meet
 from ua3dtalk.engine.train.sources import find_sources
 from ua3dtalk.engine.train.start import BACK, FRONT, THICK, begin
 from ua3dtalk.engine.train.trainer import Trainer
@@ -124,23 +124,56 @@ def test_other_colours_stand_behind_a_share_of_the_pictures(material: Material) 
             assert float(colors[others].std(0).min()) > 0.2, "another one each time"
 
 
-def test_closed_eyes_come_more_often_once_the_face_moves(material: Material) -> None:
+@pytest.mark.parametrize("rare", ["blinks", "meetings"])
+def test_what_is_rare_comes_more_often_once_the_face_moves(material: Material, rare: str) -> None:
     closed = {frame.number for frame in material.train if material.data.aus[frame.number, 5] > CLOSED}
-    assert 0 < len(closed) < 0.3 * len(material.train)
+    wanted = {"blinks": closed, "meetings": {frame.number for frame in material.with_meeting_lips(material.train)}}[rare]
+    assert 0 < len(wanted) < 0.6 * len(material.train)
     for share in (0.0, 1.0):
-        trainer, taken = Trainer(material, replace(FEW, blinks=share, swapped=0.0)), []
+        trainer, taken = Trainer(material, replace(FEW, **{"blinks": 0.0, "meetings": 0.0, rare: share}, swapped=0.0)), []
         drawn = trainer._drawn
         trainer._drawn = lambda frames: taken.append(drawn(frames)) or taken[-1]
         while trainer.name != "face":
             trainer.step_once()
-        shut = []
+        found = []
         while trainer.name == "face":
             taken.clear()
             moves = trainer.phase != "static"
             trainer.step_once()
-            shut += [taken[0].number in closed] if moves else []
-        assert all(shut) if share else not all(shut)
-        assert len(trainer.blinking) == len(closed)
+            found += [taken[0].number in wanted] if moves else []
+        assert all(found) if share else not all(found)
+
+
+def test_lips_meet_between_openings() -> None:
+    """Not where the mouth rests, nor where it is half shut; whatever the size of the face and the order of the pictures; never where nothing is known."""
+    opening = np.repeat([0, 1, 0.05, 0.9, 0, 0.35], [8, 4, 2, 4, 10, 4])
+    points = np.random.default_rng(0).uniform(40, 60, (len(opening), 68, 2))
+    points[:, [36, 45]] = [30, 40], [70, 40]
+    points[:, [67, 66, 65]] = points[:, [61, 62, 63]] + np.stack([0 * opening, 9 * opening], 1)[:, None]
+    points[::2] *= 1.7  # as near again
+    times, order = np.arange(len(opening)) / 25, np.random.default_rng(1).permutation(len(opening))
+    assert np.flatnonzero(lips_meet(points, times)).tolist() == [5, 6, 7, 12, 13, 18, 19, 20]
+    assert np.array_equal(lips_meet(points[order], times[order]), lips_meet(points, times)[order])
+    points[6, 62] = np.nan
+    assert np.flatnonzero(lips_meet(points, times)).tolist() == [5, 7, 12, 13, 18, 19, 20]
+    assert not lips_meet(np.full_like(points, np.nan), times).any()
+
+
+def test_lips_are_taught_to_meet_where_emotions_are_named(tmp_path: Path) -> None:
+    """A film that names none keeps the share that its own speech has."""
+    folder = make_face_data(tmp_path, frames=40)
+    (folder / "labels.npz").unlink()
+    data = read_data(folder)
+    assert data.emotion is None and Trainer(Material(data, find_sources([]), CPU), FEW).meeting == []
+
+
+def test_boxes_count_for_every_face_that_moves(material: Material) -> None:
+    """Of one that began on a surface, once it moves; of another from its first step; of a mouth never."""
+    for start, first in (("depth", FEW.face.static_until), ("hull", 0)):
+        trainer, counted = Trainer(material, replace(FEW, start=start)), {"mouth": [], "face": []}
+        while trainer.name in counted:
+            counted[trainer.name].append("details" in trainer.step_once())
+        assert not any(counted["mouth"]) and [i for i, yes in enumerate(counted["face"]) if yes] == list(range(first, FEW.face.steps))
 
 
 def test_emotions_bring_the_action_units_of_their_film(tmp_path: Path) -> None:

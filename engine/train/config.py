@@ -59,6 +59,8 @@ class TrainConfig:
             the slider's, stays unused (paper: none; ours).
         blinks: share of the face's moving steps that take a picture with closed lids (AU45 over .3), where there are some: a film has one in
             twenty, and of a real one's few thousand steps lids learned nothing (paper: none; ours).
+        meetings: share of the other moving steps of the face, where the data names emotions, that take a picture whose lips meet between two
+            openings: p, b, m under each emotion are some pictures of a film, and a smile else stays open on them (paper: none; ours).
         without: views that stay zero in training, for ablations (ours).
 
         start: where Gaussians begin: `random` in a cube of +-0.1 (paper); `depth`: on the surface that the data's depth gives; `hull`:
@@ -87,6 +89,7 @@ class TrainConfig:
         rest, details: of a face that did not begin on a `depth`, for with a real video's poses lips else hardly begin to move (paper: none; ours).
             rest: share of its moving steps, from the first, in which the Gaussians' own values rest: where they follow each picture, they leave the
             motion nothing to learn from. details: weight of L1 in the boxes of lips and eyes, beside the whole picture's.
+        details_on_depth: the same for a face that began on a `depth`, in its moving steps: its lips shut better (paper: none; ours).
         motion: of the mean of |motion| (paper). alpha: of alpha against the mask (paper). lining: of what the
             mouth's alpha lacks to 1 in a ring round the visible mouth, behind the lips: where they open wider than in the film, the background
             would show (paper: none; ours). attention: of audio and AU attention where there must
@@ -123,6 +126,7 @@ class TrainConfig:
     still_hair: bool = True
     swapped: float = 0.3
     blinks: float = 0.15
+    meetings: float = 0.3
     without: tuple[str, ...] = ()
 
     start: str = "auto"
@@ -155,6 +159,7 @@ class TrainConfig:
     dssim: float = 0.2
     rest: float = 0.4
     details: float = 0.5
+    details_on_depth: float = 0.3
     motion: float = 1e-5
     alpha: float = 1e-3
     lining: float = 0.05
@@ -188,7 +193,8 @@ class TrainConfig:
         return replace(
             cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), agree_steps=0,
             doubt=False, fuse_steps=10_000, body=BranchPlan(0, 0, 0, 0, 0), members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
-            still_hair=False, swapped=0.0, blinks=0.0, recoloured=0.0, rest=0.0, details=0.0, lining=0.0,
+            still_hair=False, swapped=0.0, blinks=0.0, meetings=0.0, recoloured=0.0, rest=0.0, details=0.0, details_on_depth=0.0,
+            lining=0.0,
             planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, attention=1e-4, log_every=100, preview_every=2500,
             checkpoint_every=1000, preset="paper",
         )  # fmt: skip

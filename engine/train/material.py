@@ -30,6 +30,10 @@ LEAST_MOUTH = 5e-4
 CLOSED = 0.3
 """AU45 from which on lids count as closed."""
 EYES, LIPS = (slice(36, 42), slice(42, 48)), slice(48, 68)
+INNER_LIPS, EYE_CORNERS = ((61, 67), (62, 66), (63, 65)), (36, 45)
+SHUT, OPEN, MEETING = 0.25, 0.5, 0.13
+"""Lips are shut below, and open above, these shares of the way from the 5th to the 95th percentile of their opening; they meet where they are shut
+and were or will be open within so many seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +144,11 @@ class Material:
         """Those in which the lids are (half) closed."""
         return [frame for frame in frames if self.data.aus[frame.number, AU_NAMES.index("AU45")] > CLOSED]
 
+    def with_meeting_lips(self, frames: list[Frame]) -> list[Frame]:
+        """Those in which the lips meet between two openings, see `lips_meet`."""
+        met = lips_meet(self.data.landmarks[[frame.number for frame in frames]], np.array([frame.time for frame in frames]))
+        return [frames[i] for i in np.flatnonzero(met)]
+
     def emotions(self) -> dict[str, float]:
         """Emotions that the training pictures show, with their highest intensity; {} where nothing is known."""
         shown = self.data.emotion
@@ -153,6 +162,19 @@ def ring(masks: Masks, widths: int = 1) -> np.ndarray:
     """[H,W] bool: the face round the visible mouth, so many RINGs wide."""
     reach = max(2, round(widths * RING * masks.mouth.shape[0]))
     return binary_dilation(masks.mouth, iterations=reach) & ~masks.mouth & (masks.face | masks.hair)
+
+
+def lips_meet(landmarks: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """[F] bool: do the lips of landmarks [F,68,2] px at times [F] s meet between two openings, as on p, b, m? Not where nothing is known."""
+    apart = lambda pair: np.linalg.norm(landmarks[:, pair[0]] - landmarks[:, pair[1]], axis=1)  # noqa: E731
+    opening = np.mean([apart(pair) for pair in INNER_LIPS], 0) / apart(EYE_CORNERS)
+    known = np.isfinite(opening)
+    if not known.any():
+        return known
+    low, high = np.percentile(opening[known], (5, 95))
+    shut, opened = opening < low + SHUT * (high - low), opening > low + OPEN * (high - low)
+    shut[shut] = (np.abs(times[shut, None] - times[opened]) <= MEETING).any(1)
+    return shut
 
 
 def _boxes(shape: tuple[int, int], parts: list[np.ndarray]) -> np.ndarray:

@@ -43,6 +43,7 @@ class Trainer:
         self.scene = Scene(material, {}, {})
         self.mouthed = material.with_mouth(material.train)
         self.blinking = material.with_closed_eyes(material.train)
+        self.meeting = material.with_meeting_lips(material.train) if material.emotions() else []
         self.bodied = material.with_body(material.train) if config.body.steps else []
         head = (("mouth",) if self.mouthed else ()) + ("face",) + ((AGREE,) if config.agree_steps else ())
         self.parts: tuple[str, ...] = head + (FUSE,) + ((BODY,) if self.bodied else ())
@@ -184,10 +185,7 @@ class Trainer:
 
     def _branch(self, branch: str) -> dict[str, float]:
         config, scene, splats, phase = self.config, self.scene, self.scene.splats[branch], self.phase
-        frames = {"mouth": self.mouthed, BODY: self.bodied}.get(branch, self.material.train)
-        if branch == "face" and phase != "static" and self.blinking and float(torch.rand((), generator=self.generator)) < config.blinks:
-            frames = self.blinking
-        frame = self._drawn(frames)
+        frame = self._drawn(self._teaching(branch))
         views = None if branch == BODY else self._views(frame)
         shown = self.material.shown(frame)
         net, out = scene.nets.get(branch), None
@@ -208,9 +206,9 @@ class Trainer:
         if branch == "mouth" and config.lining:
             parts["lining"] = ((1 - drawn.alphas[0]) * shown.ring).mean()
             loss = loss + config.lining * parts["lining"]
-        if self.without_surface and config.details:
+        if weight := self._care():
             parts["details"] = details_loss(found, truth, torch.maximum(shown.lips, shown.eyes))
-            loss = loss + config.details * parts["details"]
+            loss = loss + weight * parts["details"]
         if out is not None:
             parts["motion"] = motion_size(out)
             loss = loss + config.motion * parts["motion"]
@@ -240,6 +238,21 @@ class Trainer:
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             self.networks.step()
         return {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in parts.items()} | self._refine(splats)
+
+    def _teaching(self, branch: str) -> list[Frame]:
+        """The pictures of which the next is drawn: all that show the branch, and for a face that moves more often those with what is rare."""
+        if branch != "face":
+            return {"mouth": self.mouthed, BODY: self.bodied}[branch]
+        for frames, share in ((self.blinking, self.config.blinks), (self.meeting, self.config.meetings)):
+            if self.phase != "static" and frames and float(torch.rand((), generator=self.generator)) < share:
+                return frames
+        return self.material.train
+
+    def _care(self) -> float:
+        """What the boxes of lips and eyes count for beside the whole picture."""
+        if self.without_surface:
+            return self.config.details
+        return self.config.details_on_depth if self.name == "face" and self.phase != "static" else 0.0
 
     def _views(self, frame: Frame) -> dict[str, Tensor]:
         """What the networks get for a training picture: its own views, in some pictures with another moment's manner of speaking."""
