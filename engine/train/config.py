@@ -90,6 +90,8 @@ class TrainConfig:
             rest: share of its moving steps, from the first, in which the Gaussians' own values rest: where they follow each picture, they leave the
             motion nothing to learn from. details: weight of L1 in the boxes of lips and eyes, beside the whole picture's.
         details_on_depth: the same for a face that began on a `depth`, in its moving steps: its lips shut better (paper: none; ours).
+        lip_seal: of the lips' opening (smooth L1, px) under another picture's emotion against the one without, where lips meet and the data names
+            emotions, see `seal` (paper: none; ours).
         motion: of the mean of |motion| (paper). alpha: of alpha against the mask (paper). lining: of what the
             mouth's alpha lacks to 1 in a ring round the visible mouth, behind the lips: where they open wider than in the film, the background
             would show (paper: none; ours). attention: of audio and AU attention where there must
@@ -160,6 +162,7 @@ class TrainConfig:
     rest: float = 0.4
     details: float = 0.5
     details_on_depth: float = 0.3
+    lip_seal: float = 0.015
     motion: float = 1e-5
     alpha: float = 1e-3
     lining: float = 0.05
@@ -194,7 +197,7 @@ class TrainConfig:
             cls(), mouth=BranchPlan(50_000, 3000, 15_000, 2000, 0), face=BranchPlan(50_000, 3000, 15_000, 2000, 0), agree_steps=0,
             doubt=False, fuse_steps=10_000, body=BranchPlan(0, 0, 0, 0, 0), members=10, field=(64, 128, 256, 512), emotion_field=(64, 128, 256), codebook=(64, 128, 256), start="random",
             still_hair=False, swapped=0.0, blinks=0.0, meetings=0.0, recoloured=0.0, rest=0.0, details=0.0, details_on_depth=0.0,
-            lining=0.0,
+            lip_seal=0.0, lining=0.0,
             planes_rate=5e-3, networks_rate=5e-4, sh_degree=2, sh_every=1000, grow_from=500, attention=1e-4, log_every=100, preview_every=2500,
             checkpoint_every=1000, preset="paper",
         )  # fmt: skip

@@ -18,6 +18,7 @@ from .losses import alpha_loss, attention_loss, details_loss, likelihood_loss, m
 from .material import Material, Shown
 from .perceptual import Lpips
 from .scene import Scene
+from .seal import EVERY, LipSeal
 from .splats import Splats
 from .start import begin, outside_hair
 
@@ -44,6 +45,7 @@ class Trainer:
         self.mouthed = material.with_mouth(material.train)
         self.blinking = material.with_closed_eyes(material.train)
         self.meeting = material.with_meeting_lips(material.train) if material.emotions() else []
+        self.seal = LipSeal(self.scene) if self.meeting and config.lip_seal and "emotion" not in config.without else None
         self.bodied = material.with_body(material.train) if config.body.steps else []
         head = (("mouth",) if self.mouthed else ()) + ("face",) + ((AGREE,) if config.agree_steps else ())
         self.parts: tuple[str, ...] = head + (FUSE,) + ((BODY,) if self.bodied else ())
@@ -212,6 +214,12 @@ class Trainer:
         if out is not None:
             parts["motion"] = motion_size(out)
             loss = loss + config.motion * parts["motion"]
+        if branch == "face" and out is not None and self.seal is not None:
+            if self.seal.stale or self.step % EVERY == 0:
+                self.seal.look()
+            members = net.random_members(self.generator) if phase == "single" else None
+            parts["seal"] = self.seal.loss(self._drawn(self.meeting), self._drawn(self.material.train), members)
+            loss = loss + config.lip_seal * parts["seal"]
         if attends:
             parts["attention"] = attention_loss(drawn.features[0], shown.hair, shown.lips)
             loss = loss + config.attention * parts["attention"]
@@ -294,6 +302,8 @@ class Trainer:
             config.prune_scale * config.extent if was_reset else math.inf, self.plan.most,
         )  # fmt: skip
         counts = self.densifier.refine(splats, rules, self.generator)
+        if self.seal is not None:
+            self.seal.stale = True  # its splats have other numbers now
         return {"cloned": counts.cloned, "split": counts.split, "pruned": counts.pruned}
 
     def _fuse(self) -> dict[str, float]:
@@ -322,6 +332,7 @@ class Trainer:
             "splats": {branch: splats.state() for branch, splats in self.scene.splats.items()},
             "nets": {branch: net.state_dict() for branch, net in self.scene.nets.items()},
             "networks": self.networks.state_dict() if self.networks is not None else None,
+            "seal": None if self.seal is None else self.seal.state(),
             "agreement": None if self.agreement is None else self.agreement.state(),
             "densifier": None if self.densifier is None else [self.densifier.sums, self.densifier.seen],
         }  # fmt: skip
@@ -335,6 +346,8 @@ class Trainer:
         self.scene.nets = {branch: BranchNetwork(branch, sizes(self.config), self.config.logvar_bound).to(device) for branch in state["nets"]}
         for branch, net in self.scene.nets.items():
             net.load_state_dict(state["nets"][branch])
+        if self.seal is not None:
+            self.seal.restore(state["seal"])
         if self.done:
             return
         if self.name in (AGREE, FUSE):
