@@ -127,6 +127,7 @@ def test_other_colours_stand_behind_a_share_of_the_pictures(material: Material) 
 @pytest.mark.parametrize("rare", ["blinks", "meetings"])
 def test_what_is_rare_comes_more_often_once_the_face_moves(material: Material, rare: str) -> None:
     closed = {frame.number for frame in material.train if material.data.aus[frame.number, 5] > CLOSED}
+    assert 0 < len(closed) < 0.3 * len(material.train)
     wanted = {"blinks": closed, "meetings": {frame.number for frame in material.with_meeting_lips(material.train)}}[rare]
     assert 0 < len(wanted) < 0.6 * len(material.train)
     for share in (0.0, 1.0):
@@ -142,6 +143,7 @@ def test_what_is_rare_comes_more_often_once_the_face_moves(material: Material, r
             trainer.step_once()
             found += [taken[0].number in wanted] if moves else []
         assert all(found) if share else not all(found)
+        assert len(trainer.blinking) == len(closed)
 
 
 def test_lips_meet_between_openings() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..avatar import EMOTIONS
 from ..dataset import FaceData, Frame
+from ..train.material import INNER_LIPS
 from .measures import LOWER_AUS, UPPER_AUS, closed_below
 from .subject import Subject, project
 
@@ -33,8 +34,6 @@ _LEAST = 1e-3
 _KNOWN = 0.01
 """How well a landmark is known, in widths of the face: what is read off landmarks must not hang on less."""
 _STRENGTHS = 10.0 ** np.arange(-4, 2)
-LIPS = ((61, 67), (62, 66), (63, 65))
-"""Inner lips, upper and lower."""
 
 
 def view_of(data: FaceData, frames: list[Frame]) -> dict[str, Any]:
@@ -176,7 +175,7 @@ def frontal(landmarks: np.ndarray, viewmats: np.ndarray, K: np.ndarray, depth: n
 
 def aperture(frontal_landmarks: np.ndarray) -> np.ndarray:
     """Opening [F] of the inner lips, in the head's units."""
-    return np.mean([frontal_landmarks[:, a, 1] - frontal_landmarks[:, b, 1] for a, b in LIPS], 0)
+    return np.mean([frontal_landmarks[:, a, 1] - frontal_landmarks[:, b, 1] for a, b in INNER_LIPS], 0)
 
 
 class Reader:

@@ -31,6 +31,7 @@ CLOSED = 0.3
 """AU45 from which on lids count as closed."""
 EYES, LIPS = (slice(36, 42), slice(42, 48)), slice(48, 68)
 INNER_LIPS, EYE_CORNERS = ((61, 67), (62, 66), (63, 65)), (36, 45)
+"""Of the 68 landmarks: upper and lower ones of the inner lips, and the outer corners of the eyes."""
 SHUT, OPEN, MEETING = 0.25, 0.5, 0.13
 """Lips are shut below, and open above, these shares of the way from the 5th to the 95th percentile of their opening; they meet where they are shut
 and were or will be open within so many seconds."""

@@ -40,6 +40,11 @@ class LipSeal:
         nothing = scene.material.sources.emotion(np.zeros((1, 8), np.float32))[:, None]
         self._no_emotion = torch.from_numpy(np.ascontiguousarray(nothing, np.float32)).to(scene.material.device)
 
+    def follow(self, step: int) -> None:
+        """Before the loss of a step: look for the splats again, where it is time."""
+        if self.stale or step % EVERY == 0:
+            self.look()
+
     def look(self) -> None:
         """Find the splats on upper and lower lip, by the calmest picture."""
         found = named_splats(self.scene, self.frame)

@@ -18,7 +18,7 @@ from .losses import alpha_loss, attention_loss, details_loss, likelihood_loss, m
 from .material import Material, Shown
 from .perceptual import Lpips
 from .scene import Scene
-from .seal import EVERY, LipSeal
+from .seal import LipSeal
 from .splats import Splats
 from .start import begin, outside_hair
 
@@ -215,8 +215,7 @@ class Trainer:
             parts["motion"] = motion_size(out)
             loss = loss + config.motion * parts["motion"]
         if branch == "face" and out is not None and self.seal is not None:
-            if self.seal.stale or self.step % EVERY == 0:
-                self.seal.look()
+            self.seal.follow(self.step)
             members = net.random_members(self.generator) if phase == "single" else None
             parts["seal"] = self.seal.loss(self._drawn(self.meeting), self._drawn(self.material.train), members)
             loss = loss + config.lip_seal * parts["seal"]
